@@ -1,0 +1,48 @@
+"""Every limit and time-out, with its unit in its name. Values, never read from the environment at import."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Settings(NamedTuple):
+    """The settings of a controller. All have defaults that fit most applications.
+
+    Each time is in seconds, each size in bytes.
+    """
+
+    # -- workers
+    idle_timeout_s: float = 30.0  # an unused worker ends after this
+    linger_s: float = 0.05  # a worker stays with a queue that has run dry for this long
+    start_timeout_s: float = 20.0  # from the launch of a worker until it says ready
+    start_tries: int = 3  # failed starts in a row before the category's units fail
+    start_backoff_s: float = 0.05  # before the second try; doubled at each further one
+    heartbeat_s: float = 1.0
+    stalled_after_s: float = 3.5  # a worker without a heartbeat for this long is reported as stalled
+
+    # -- stopping
+    grace_s: float = 0.01  # the very short wait before an interrupt: the unit may be about to end
+    interrupt_repeat_s: float = 0.03  # the exception can be swallowed by a __del__, so it is sent again
+    delete_timeout_s: float = 1.0  # from the interrupt to the kill
+    close_timeout_s: float = 5.0  # a worker that was asked to leave is killed after this
+
+    # -- the hot path
+    batch_target_s: float = 0.001  # measured work in one batch
+    batch_units: int = 512
+    batch_bytes: int = 96 << 10
+    quantum_units: int = 16  # how many units a worker may take from one queue while others wait
+    recall_after_s: float = 0.002  # silence of a worker before the units behind its running one are taken back
+
+    # -- blocked workers
+    sample_s: float = 0.01  # between two looks at a worker that may be blocked
+
+    # -- output and logs
+    output_bytes: int = 1 << 20  # of one unit; what is beyond is cut, with a line that says so
+    stderr_lines: int = 20  # the last lines that a halt shows
+
+    # -- bounds of what is kept
+    uncollected_units: int = 1_000_000  # ended units kept for sync() and wait_one(); then the oldest successes go
+    halts_kept: int = 1000
+
+
+DEFAULTS = Settings()

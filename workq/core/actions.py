@@ -1,0 +1,95 @@
+"""Orders that the core can give. The controller performs them; it never decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from workq.core.events import QueueId, UnitId, WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Start a new process under this number. WorkerReady or WorkerExited will follow."""
+
+    worker: WorkerId
+    category: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """Ask an idle worker to leave. WorkerExited will follow."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    """Kill a worker that did not get ready or did not leave in time."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The worker serves this queue from now on, and may take up to ``limit`` units (None: as many as there are).
+
+    Given again to a worker of the same queue it replaces the limit. WorkerDry follows when the queue is empty or the limit is used up.
+    """
+
+    worker: WorkerId
+    queue: QueueId
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A worker that serves a queue takes at most so many units more; 0: what it has not begun is taken back as well.
+
+    WorkerDry follows when it has ended them.
+    """
+
+    worker: WorkerId
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The worker serves no queue any more (it is dry)."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Raise ExternalInterrupt in this unit, if it still runs."""
+
+    worker: WorkerId
+    unit: UnitId
+
+
+@dataclass(frozen=True, slots=True)
+class KillUnit:
+    """Kill the worker that runs this unit, with all processes of its group."""
+
+    worker: WorkerId
+    unit: UnitId
+
+
+@dataclass(frozen=True, slots=True)
+class FailCategory:
+    """Workers of this category cannot be started: every unit that waits in its queues fails, with the last worker's stderr."""
+
+    category: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Look whether busy workers of this category are blocked (units wait and no worker is free), or stop looking."""
+
+    category: str
+    on: bool
+
+
+Action = (
+    StartWorker | StopWorker | KillWorker | Grant | Limit | Release | Interrupt | KillUnit | FailCategory | Sample
+)

@@ -1,0 +1,192 @@
+"""Facts that can happen. No event asks for anything; the scheduler draws the conclusions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NewType
+
+QueueId = NewType("QueueId", int)
+WorkerId = NewType("WorkerId", int)
+UnitId = NewType("UnitId", int)
+
+
+class StopReason(Enum):
+    """Why a running unit is being stopped."""
+
+    CANCELLED = "cancelled"  # somebody called cancel(), or its queue was deleted, cleared or dropped
+    TIMED_OUT = "timed out"  # it ran for longer than its own time-out
+
+
+class BlockedHow(Enum):
+    """How it is known that a worker is blocked."""
+
+    DECLARED = "declared"  # the unit said so: blocking(), a lock, a wait for its own units
+    JUDGED = "judged"  # the kernel's state and the CPU time of its main thread say so
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a category may have."""
+
+    max_active_workers: int
+    max_total_workers: int | None = None
+    always_queue: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryAdded:
+    """There is a category, or its limits have changed."""
+
+    category: str
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryRemoved:
+    """The category is gone; all its queues were closed before."""
+
+    category: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOpened:
+    """There is a queue, with the most workers that may serve it at once."""
+
+    queue: QueueId
+    category: str
+    max_workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueResized:
+    """The queue has another maximum of workers."""
+
+    queue: QueueId
+    max_workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePaused:
+    """Workers take no new unit of this queue."""
+
+    queue: QueueId
+
+
+@dataclass(frozen=True, slots=True)
+class QueueResumed:
+    """Workers take its units again."""
+
+    queue: QueueId
+
+
+@dataclass(frozen=True, slots=True)
+class QueueClosed:
+    """No unit of this queue waits, and none will come. Units that run are stopped by UnitMustStop."""
+
+    queue: QueueId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkWaits:
+    """The queue has units that no worker of it can take now. Repeated as the number grows; it is a level, not an edge."""
+
+    queue: QueueId
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkTaken:
+    """The queue's backlog is empty."""
+
+    queue: QueueId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """The worker has started, was prepared, and waits."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDry:
+    """All that the worker was given has ended, and it was given nothing more (its queue is empty, or its limit was reached)."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTook:
+    """A worker that had been told dry has taken a unit of the queue that it is attached to."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerBlocked:
+    """Its unit waits for a lock, an event or other units."""
+
+    worker: WorkerId
+    how: BlockedHow
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerUnblocked:
+    """Its unit makes progress again."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited:
+    """The process has ended, or could not be made at all."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class UnitMustStop:
+    """A unit that a worker has begun must end.
+
+    ``delete_timeout_s`` is the patience between the interrupt and the kill. A second one for the same unit changes nothing.
+    """
+
+    unit: UnitId
+    worker: WorkerId
+    reason: StopReason
+    delete_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnitStopped:
+    """A unit that had to stop has ended, however."""
+
+    unit: UnitId
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Nothing but time has passed."""
+
+
+Event = (
+    CategoryAdded
+    | CategoryRemoved
+    | QueueOpened
+    | QueueResized
+    | QueuePaused
+    | QueueResumed
+    | QueueClosed
+    | WorkWaits
+    | WorkTaken
+    | WorkerReady
+    | WorkerDry
+    | WorkerTook
+    | WorkerBlocked
+    | WorkerUnblocked
+    | WorkerExited
+    | UnitMustStop
+    | UnitStopped
+    | Tick
+)

@@ -1,0 +1,103 @@
+"""Worker and unit states, and the only moves between them.
+
+Rule: a state changes through ``advance`` or not at all. ``docs/states.md`` is written from these tables.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeVar
+
+
+class WorkerState(Enum):
+    """The states of a worker process. The five in the middle are the ones that people see."""
+
+    STARTING = "starting"  # launched, has not said ready; serves no queue
+    WAITING_TO_ATTACH = "waiting to attach"  # idle, serves no queue
+    WAITING_FOR_UNITS = "waiting for units"  # attached to a queue that has nothing to do; short, then released
+    ACTIVE = "active"  # holds units of its queue and makes progress
+    BLOCKED = "blocked"  # in a unit that waits for a lock, an event or other units; not counted as active
+    RETIRED = "retired"  # parked after there were too many; activated again at once
+    STOPPING = "stopping"  # asked to leave, or killed
+    GONE = "gone"  # the process has ended
+
+
+class UnitState(Enum):
+    """The states of a unit. The last five are ends."""
+
+    QUEUED = "queued"  # in its queue's backlog; the queue holds it
+    SENT = "sent"  # behind another unit in a worker's hands; can still be taken back
+    RUNNING = "running"  # the worker has announced it
+    STOPPING = "stopping"  # running, and asked to end
+    DONE = "done"  # returned a value
+    FAILED = "failed"  # raised, or its result could not be sent
+    CANCELLED = "cancelled"  # ended because somebody asked
+    TIMED_OUT = "timed out"  # ended by its own time-out
+    LOST = "lost"  # its worker halted under it
+
+
+class IllegalMove(AssertionError):
+    """The table has no such move: a bug of ours, never of the caller."""
+
+
+W, U = WorkerState, UnitState
+
+WORKER_MOVES: dict[tuple[WorkerState, str], WorkerState] = {
+    (W.STARTING, "ready"): W.WAITING_TO_ATTACH,
+    (W.WAITING_TO_ATTACH, "grant"): W.ACTIVE,
+    (W.RETIRED, "grant"): W.ACTIVE,
+    (W.WAITING_FOR_UNITS, "grant"): W.ACTIVE,  # of its own queue or, dry as it is, of another
+    (W.ACTIVE, "grant"): W.ACTIVE,  # another limit
+    (W.ACTIVE, "dry"): W.WAITING_FOR_UNITS,
+    (W.BLOCKED, "dry"): W.WAITING_FOR_UNITS,
+    (W.WAITING_FOR_UNITS, "take"): W.ACTIVE,
+    (W.WAITING_FOR_UNITS, "release"): W.WAITING_TO_ATTACH,
+    (W.WAITING_FOR_UNITS, "retire"): W.RETIRED,
+    (W.WAITING_TO_ATTACH, "retire"): W.RETIRED,
+    (W.ACTIVE, "block"): W.BLOCKED,
+    (W.BLOCKED, "unblock"): W.ACTIVE,
+    (W.STARTING, "stop"): W.STOPPING,
+    (W.WAITING_TO_ATTACH, "stop"): W.STOPPING,
+    (W.WAITING_FOR_UNITS, "stop"): W.STOPPING,
+    (W.RETIRED, "stop"): W.STOPPING,
+    (W.ACTIVE, "stop"): W.STOPPING,  # killed with its unit
+    (W.BLOCKED, "stop"): W.STOPPING,
+    (W.STOPPING, "ready"): W.STOPPING,  # crossed our stop on the way
+    (W.STOPPING, "stop"): W.STOPPING,  # asked, then killed
+    **{(state, "exit"): W.GONE for state in W if state is not W.GONE},
+}
+
+UNIT_MOVES: dict[tuple[UnitState, str], UnitState] = {
+    (U.QUEUED, "send"): U.SENT,
+    (U.QUEUED, "cancel"): U.CANCELLED,
+    (U.QUEUED, "fail"): U.FAILED,  # no worker can be started
+    (U.SENT, "start"): U.RUNNING,
+    (U.SENT, "recall"): U.QUEUED,
+    (U.SENT, "worker gone"): U.QUEUED,  # never started: safe to send again
+    (U.RUNNING, "return"): U.DONE,
+    (U.RUNNING, "raise"): U.FAILED,
+    (U.RUNNING, "stop"): U.STOPPING,
+    (U.RUNNING, "worker gone"): U.LOST,
+    (U.STOPPING, "stop"): U.STOPPING,
+    (U.STOPPING, "return"): U.DONE,  # it finished first: its result is kept
+    (U.STOPPING, "raise"): U.FAILED,  # an exception of its own, before the interrupt
+    (U.STOPPING, "interrupted by cancel"): U.CANCELLED,
+    (U.STOPPING, "interrupted by time-out"): U.TIMED_OUT,
+    (U.FAILED, "retry"): U.QUEUED,  # only where retries were asked for
+    (U.TIMED_OUT, "retry"): U.QUEUED,
+    (U.LOST, "retry"): U.QUEUED,
+}
+
+UNIT_ENDS = frozenset({U.DONE, U.FAILED, U.CANCELLED, U.TIMED_OUT, U.LOST})
+IDLE = frozenset({W.WAITING_TO_ATTACH, W.RETIRED})
+ATTACHED = frozenset({W.WAITING_FOR_UNITS, W.ACTIVE, W.BLOCKED})
+
+State = TypeVar("State", WorkerState, UnitState)
+
+
+def advance(moves: dict[tuple[State, str], State], state: State, move: str) -> State:
+    """Return the state after `move`, or raise IllegalMove."""
+    try:
+        return moves[state, move]
+    except KeyError:
+        raise IllegalMove(f"{move!r} is no move from {state}") from None

@@ -1,0 +1,187 @@
+"""Shared memory of one worker: a few words, and a ring in which its finished results survive it.
+
+Two sides look at it without any lock. Each word has one writer (WAIT is written by the parent and cleared by the worker).
+
+* The worker announces unit number ``n`` (numbers count per worker, from 1) by ``STARTED = n``. The result of ``n - 1`` was written
+  before, so the same word says that ``n - 1`` has ended: one store per unit.
+* A result is one 64-bit header, ``HEADERS[n % SLOTS]``, with its kind in the low 4 bits. A small value is in the header itself
+  (`ATOM` kinds); else the header says where in the ring its payload lies. Payload first, then header, then word: on x86 stores
+  become visible in order. Other processors get a fence for each unit (`FENCE_EACH_UNIT`).
+* ``LIMIT`` is the last number that the worker may begin. The worker announces, then looks at the limit; the parent lowers the limit,
+  then looks at what is announced. Between the two steps each side needs a full fence, which x86 needs too; the parent's
+  `membarrier` serves both where the kernel has it, so that the worker pays nothing (`ASYMMETRIC`).
+* ``WAIT`` says who wants to be rung up when a batch has ended; see `Waiting`. The worker clears it, then rings.
+
+The memory is a memfd: no name, no file, and gone with its last owner. Where there is no memfd it is an unlinked temporary file.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from _thread import allocate_lock
+
+# -- words written by the worker
+STARTED = 0  # the unit that it has announced
+FINISHED = 1  # the last unit of the last batch that has ended
+LARGE = 2  # the unit whose result is on its way through the socket
+BATCH_AT = 3  # time.monotonic_ns() at the start of the batch
+BEAT = 4  # time.monotonic_ns() of its last heartbeat
+BLOCKED = 5  # how many declared waits its main thread is in
+PHASE = 6  # see the PHASE_ values
+# -- words written by the parent, on another cache line
+LIMIT = 16
+WAIT = 17
+READ = 18  # how far the ring has been read, in bytes since the start
+TARGET = 19  # the unit that is to be interrupted
+
+PHASE_START, PHASE_IDLE, PHASE_UNIT, PHASE_EXIT = range(4)
+NOBODY, LEADER, CONTROLLER, LONE = range(4)  # the values of WAIT: whom to ring
+NO_LIMIT = (1 << 63) - 1
+
+WORDS = 32
+SLOTS = 2048  # more than units can be in flight with one worker, so headers are never overwritten unread
+MASK = SLOTS - 1
+RING_BYTES = 256 << 10
+RING_PAYLOAD_BYTES = 64 << 10  # the most that one result may take of it; larger ones go by the socket
+
+_HEADERS_AT = 4096
+_ENDS_AT = _HEADERS_AT + SLOTS * 8
+_RING_AT = _ENDS_AT + SLOTS * 8
+BOARD_BYTES = _RING_AT + RING_BYTES
+
+# -- kinds of result: the low 4 bits of a header
+KIND_BITS = 4
+(
+    KIND_NONE,  # None
+    KIND_INT,  # a small non-negative int, in the header
+    KIND_PICKLE,  # header: kind | offset << 4 | length << 24
+    KIND_MARSHAL,  # the same, for a value of a built-in type: reading it runs no code of anybody
+    KIND_ERROR,  # what codec.dump_error made
+    KIND_INTERRUPTED,  # ExternalInterrupt ended it; payload as for an error
+    KIND_NOTED,  # a marshalled (kind, payload, notes): the unit has left output or traces
+    KIND_SOCKET,  # the same, but by the socket: too large for the ring
+    KIND_SKIPPED,  # it was not begun: above the limit, or cancelled
+    KIND_TRUE,
+    KIND_FALSE,
+) = range(11)
+OFFSET_BITS = 20
+LENGTH_SHIFT = KIND_BITS + OFFSET_BITS
+OFFSET_MASK = (1 << OFFSET_BITS) - 1
+INT_LIMIT = 1 << 59
+
+FENCE_EACH_UNIT = os.uname().machine not in ("x86_64", "i686", "AMD64")
+
+
+class Board:
+    """One worker's shared memory, as either side sees it.
+
+    Attributes:
+        fd: The descriptor of the memory; the side that made it hands it over and closes it by ``close_fd``.
+        words: The words, by the numbers above.
+        headers: One header for each of the last ``SLOTS`` units.
+        ends: When each of them ended, ``time.monotonic_ns()``.
+        ring: The bytes of the payloads.
+    """
+
+    __slots__ = ("fd", "words", "headers", "ends", "ring", "_map")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._map = mmap.mmap(fd, BOARD_BYTES)
+        view = memoryview(self._map)
+        self.words = view[: WORDS * 8].cast("Q")
+        self.headers = view[_HEADERS_AT:_ENDS_AT].cast("Q")
+        self.ends = view[_ENDS_AT:_RING_AT].cast("Q")
+        self.ring = view[_RING_AT:]
+
+    @classmethod
+    def create(cls) -> Board:
+        """Make the memory of a new worker. Raises OSError where there are no descriptors or no memory left."""
+        fd = _anonymous_file(BOARD_BYTES)
+        try:
+            board = cls(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        board.words[LIMIT] = NO_LIMIT
+        board.words[WAIT] = CONTROLLER
+        return board
+
+    @classmethod
+    def attach(cls, fd: int) -> Board:
+        """Map the memory that the parent has made; the descriptor is not needed afterwards."""
+        board = cls(fd)
+        board.close_fd()
+        return board
+
+    def close_fd(self) -> None:
+        """Close the descriptor; the memory stays. Safe to call twice."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def close(self) -> None:
+        """Give the memory back. Safe to call twice; the words must not be touched afterwards."""
+        self.close_fd()
+        for view in (self.words, self.headers, self.ends, self.ring):
+            view.release()
+        self._map.close()
+
+
+def _anonymous_file(size: int) -> int:
+    """Return a descriptor of memory without a name."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("workq-board", os.MFD_CLOEXEC)
+    else:
+        fd = _unlinked_file()
+    try:
+        os.ftruncate(fd, size)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _unlinked_file() -> int:
+    """Return a descriptor of a temporary file that has no name any more (where there is no memfd)."""
+    import tempfile
+
+    fd, path = tempfile.mkstemp(prefix="workq-board-")
+    os.unlink(path)
+    return fd
+
+
+# ---------------------------------------------------------------- fences
+
+_fence_lock = allocate_lock()  # never shared: each thread takes and gives it back at once, for the sake of the locked instruction
+
+
+def fence() -> None:
+    """A full memory fence of the calling thread: a locked instruction, as a free lock needs one to be taken."""
+    _fence_lock.acquire()
+    _fence_lock.release()
+
+
+_MEMBARRIER = {"x86_64": 324, "aarch64": 283}
+_QUERY, _GLOBAL_EXPEDITED, _REGISTER = 0, 2, 4
+
+
+def _membarrier(command: int) -> int:
+    number = _MEMBARRIER.get(os.uname().machine)
+    if number is None or os.uname().sysname != "Linux":
+        return -1
+    import ctypes
+
+    return int(ctypes.CDLL(None, use_errno=True).syscall(number, command, 0, 0))
+
+
+def register_for_barriers() -> bool:
+    """In the worker: let the parent's barrier reach us. Returns False where that is impossible: then fence for each unit."""
+    return _membarrier(_REGISTER) == 0
+
+
+def barrier_everywhere() -> None:
+    """In the parent, between lowering a limit and looking at what was announced: a full fence here and in every worker."""
+    fence()
+    _membarrier(_GLOBAL_EXPEDITED)
