@@ -1,0 +1,118 @@
+"""Virtual environments with this project in them, made with the standard library and pip alone.
+
+Used by ``examples/run.py`` and ``tests/run.py``, which start on a machine that has Python and nothing else. So this file imports
+nothing that has to be installed, and can be read by an older Python far enough to say that it is too old.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OLDEST = (3, 11)
+SUPPORTED = ((3, 11), (3, 12), (3, 13))
+
+PASSED = 0
+FAILED = 1
+NO_ENVIRONMENT = 3  # 2 is argparse's, for a command line that it cannot read
+
+
+class EnvironmentError_(Exception):
+    """The environment cannot be made; the message says what to do."""
+
+
+def ensure(name, extras, python=sys.executable, fresh=False):
+    """Return the python of the virtual environment ``name``, which holds the project and these extras.
+
+    It is used again for as long as pyproject.toml and the interpreter stay the same. The project is installed in place, so
+    that changes of its code count at once.
+    """
+    folder = ROOT / name
+    stamp = folder / "stamp"
+    wanted = _fingerprint(python, extras)
+    inner = folder / "bin" / "python"
+    if not fresh and inner.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return str(inner)
+    _say("making {} with {}".format(name, python))
+    _check_venv_module(python)
+    shutil.rmtree(str(folder), ignore_errors=True)
+    _run([python, "-m", "venv", str(folder)], "The virtual environment {} cannot be made.".format(folder))
+    target = "{}[{}]".format(ROOT, extras) if extras else str(ROOT)
+    _run(
+        [str(inner), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", target],
+        "pip cannot install the project's dependencies (it needs a package index within reach).",
+    )
+    stamp.write_text(wanted)  # last, so that what was left half made is made again
+    return str(inner)
+
+
+def check_version():
+    """Refuse a Python that is too old, in one sentence."""
+    if sys.version_info < OLDEST:
+        raise EnvironmentError_(
+            "workq needs Python {}.{} or newer; this is {} ({}).".format(OLDEST[0], OLDEST[1], sys.version.split()[0], sys.executable)
+        )
+
+
+def installed_pythons():
+    """Return (version, path) of one interpreter of each supported version that is installed, oldest first."""
+    found = {}
+    for path in _candidates():
+        version = _version_of(path)
+        if version in SUPPORTED and version not in found:
+            found[version] = path
+    return sorted(found.items())
+
+
+def _candidates():
+    yield sys.executable
+    for version in SUPPORTED:
+        path = shutil.which("python{}.{}".format(*version))
+        if path:
+            yield path
+    versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    if versions.is_dir():
+        for folder in sorted(versions.iterdir()):
+            yield str(folder / "bin" / "python3")
+
+
+def _version_of(path):
+    """Return (major, minor) of an interpreter, or None where it does not run (a shim without a version behind it)."""
+    try:
+        answer = subprocess.run(
+            [path, "-c", "import sys; print(*sys.version_info[:2])"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=30,
+            universal_newlines=True,
+        )
+        return tuple(int(word) for word in answer.stdout.split()) if answer.returncode == 0 else None
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def _fingerprint(python, extras):
+    words = [str(_version_of(python)), python, extras, (ROOT / "pyproject.toml").read_text()]
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
+def _check_venv_module(python):
+    answer = subprocess.run([python, "-c", "import venv, ensurepip"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if answer.returncode:
+        raise EnvironmentError_(
+            "{} has no venv module. On Debian and Ubuntu it is a package of its own: apt-get install python3-venv".format(python)
+        )
+
+
+def _run(command, on_failure):
+    answer = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    if answer.returncode:
+        raise EnvironmentError_("{}\n{}".format(on_failure, answer.stdout.strip()))
+
+
+def _say(text):
+    print(text, file=sys.stderr, flush=True)
