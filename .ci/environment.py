@@ -20,8 +20,8 @@ FAILED = 1
 NO_ENVIRONMENT = 3  # 2 is argparse's, for a command line that it cannot read
 
 
-class EnvironmentError_(Exception):
-    """The environment cannot be made; the message says what to do."""
+class NotMade(Exception):
+    """There is no environment to run in; the message says what to do."""
 
 
 def ensure(name, extras, python=sys.executable, fresh=False):
@@ -36,11 +36,11 @@ def ensure(name, extras, python=sys.executable, fresh=False):
     inner = folder / "bin" / "python"
     if not fresh and inner.exists() and stamp.exists() and stamp.read_text() == wanted:
         return str(inner)
-    _say("making {} with {}".format(name, python))
+    _say(f"making {name} with {python}")
     _check_venv_module(python)
     shutil.rmtree(str(folder), ignore_errors=True)
-    _run([python, "-m", "venv", str(folder)], "The virtual environment {} cannot be made.".format(folder))
-    target = "{}[{}]".format(ROOT, extras) if extras else str(ROOT)
+    _run([python, "-m", "venv", str(folder)], f"The virtual environment {folder} cannot be made.")
+    target = f"{ROOT}[{extras}]" if extras else str(ROOT)
     _run(
         [str(inner), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", target],
         "pip cannot install the project's dependencies (it needs a package index within reach).",
@@ -52,9 +52,7 @@ def ensure(name, extras, python=sys.executable, fresh=False):
 def check_version():
     """Refuse a Python that is too old, in one sentence."""
     if sys.version_info < OLDEST:
-        raise EnvironmentError_(
-            "workq needs Python {}.{} or newer; this is {} ({}).".format(OLDEST[0], OLDEST[1], sys.version.split()[0], sys.executable)
-        )
+        raise NotMade(f"workq needs Python {OLDEST[0]}.{OLDEST[1]} or newer; this is {sys.version.split()[0]} ({sys.executable}).")
 
 
 def installed_pythons():
@@ -70,7 +68,7 @@ def installed_pythons():
 def _candidates():
     yield sys.executable
     for version in SUPPORTED:
-        path = shutil.which("python{}.{}".format(*version))
+        path = shutil.which(f"python{version[0]}.{version[1]}")
         if path:
             yield path
     versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
@@ -88,7 +86,7 @@ def _version_of(path):
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=30,
-            universal_newlines=True,
+            text=True,
         )
         return tuple(int(word) for word in answer.stdout.split()) if answer.returncode == 0 else None
     except (OSError, ValueError, subprocess.SubprocessError):
@@ -103,15 +101,13 @@ def _fingerprint(python, extras):
 def _check_venv_module(python):
     answer = subprocess.run([python, "-c", "import venv, ensurepip"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if answer.returncode:
-        raise EnvironmentError_(
-            "{} has no venv module. On Debian and Ubuntu it is a package of its own: apt-get install python3-venv".format(python)
-        )
+        raise NotMade(f"{python} has no venv module. On Debian and Ubuntu it is a package of its own: apt-get install python3-venv")
 
 
 def _run(command, on_failure):
-    answer = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    answer = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if answer.returncode:
-        raise EnvironmentError_("{}\n{}".format(on_failure, answer.stdout.strip()))
+        raise NotMade(f"{on_failure}\n{answer.stdout.strip()}")
 
 
 def _say(text):

@@ -18,15 +18,15 @@ def main(arguments):
     """Choose the example, make the environment, become the example."""
     examples = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.stem != "run"}
     if not arguments or arguments[0] not in examples:
-        print("usage: python3 examples/run.py {} [option ...]".format("|".join(examples)), file=sys.stderr)
+        print(f"usage: python3 examples/run.py {'|'.join(examples)} [option ...]", file=sys.stderr)
         return 2
     try:
         environment.check_version()
         python = environment.ensure(".venv", "")
-    except environment.EnvironmentError_ as error:
+    except environment.NotMade as error:
         print(error, file=sys.stderr)
         return environment.NO_ENVIRONMENT
-    os.execv(python, [python, str(examples[arguments[0]]), *arguments[1:]])
+    return os.execv(python, [python, str(examples[arguments[0]]), *arguments[1:]])  # does not return
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import environment  # noqa: E402  the line above says where it is
 # What is run for each kind of check, in the environment; the tests come last, so that pytest's closing line is the end of it.
 CHECKS = {
     "lint": ["-m", "ruff", "check", "."],
+    "format": ["-m", "ruff", "format", "--check", "--diff", "."],
     "types": ["-m", "mypy"],
     "import contracts": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache", "--no-logo"],
     "the core's coverage": ["-m", "coverage", "run", "-m", "pytest", "-q", "tests/core"],
@@ -33,7 +34,7 @@ def main():
         if options.all_pythons:
             return _under_each_python(options)
         python = environment.ensure(".venv-test", "test,lint", fresh=options.fresh)
-    except environment.EnvironmentError_ as error:
+    except environment.NotMade as error:
         print(error, file=sys.stderr)
         return environment.NO_ENVIRONMENT
     failed = [] if options.tests_only else _checks(python)
@@ -64,10 +65,10 @@ def _checks(python):
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            universal_newlines=True,
+            text=True,
         )
         took = time.monotonic() - start
-        print("{:<34} {} {:6.1f} s".format(name, "FAILED" if answer.returncode else "passed", took), flush=True)
+        print(f"{name:<34} {'FAILED' if answer.returncode else 'passed'} {took:6.1f} s", flush=True)
         if answer.returncode:
             print(answer.stdout, flush=True)
             failed.append(name)
@@ -82,12 +83,12 @@ def _under_each_python(options):
     """Run the tests under one interpreter of each supported version, and print a line for each at the end."""
     rows = []
     for version, path in environment.installed_pythons():
-        name = "{}.{}".format(*version)
-        print("\nPython {} ({})".format(name, path), flush=True)
+        name = f"{version[0]}.{version[1]}"
+        print(f"\nPython {name} ({path})", flush=True)
         python = environment.ensure(".venv-test-" + name, "test", python=path, fresh=options.fresh)
         rows.append((name, path, _tests(python, options.pytest)))
     for name, path, passed in rows:
-        print("Python {:<6} {}  {}".format(name, "passed" if passed else "FAILED", path))
+        print(f"Python {name:<6} {'passed' if passed else 'FAILED'}  {path}")
     return environment.PASSED if rows and all(row[2] for row in rows) else environment.FAILED
 
 
