@@ -1,0 +1,50 @@
+"""The main example, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def census(*arguments: str) -> dict:
+    command = [sys.executable, str(ROOT / "examples" / "census.py"), "--json", *arguments]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr == ""  # no bar where there is no terminal, and no noise of workers
+    return json.loads(answer.stdout)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small library, with files that do not parse in each of the ways that there are."""
+    for number in range(40):
+        (tmp_path / f"good{number:02}.py").write_text("def short():\n    pass\n\n\nasync def longer():\n    a = 1\n    return a\n" * 50)
+    (tmp_path / "longest.py").write_text("def longest():\n" + "    pass\n" * 99)
+    (tmp_path / "bad_syntax.py").write_text("print 'two'\n")
+    (tmp_path / "bad_bytes.py").write_bytes(b"name = '\xff'\n")
+    (tmp_path / "bad_coding.py").write_text("# -*- coding: nonsense -*-\n")
+    return tmp_path
+
+
+def test_the_census_counts_what_is_there(folder: Path) -> None:
+    taken = census("--workers", "2", "--folder", str(folder))["census"]
+    assert (taken["files"], taken["functions"], taken["lines"]) == (44, 40 * 100 + 1, 40 * 350 + 100)
+    assert taken["longest"] == {"lines": 100, "name": "longest", "file": "longest.py", "line": 1}
+    assert set(taken["broken"]) == {"bad_syntax.py", "bad_bytes.py", "bad_coding.py"}
+    assert taken["lost"] == {}
+
+
+def test_the_census_is_the_same_while_its_workers_are_killed() -> None:
+    calm, rough = census("--workers", "2"), census("--workers", "2", "--kill-workers")
+    assert rough["census"] == calm["census"]
+    assert calm["run"]["halts"] == []
+    assert rough["run"]["halts"]
+    assert all("SIGKILL" in halt for halt in rough["run"]["halts"])
