@@ -1,0 +1,88 @@
+"""Which queue a free worker serves next, and how much it may take: fair between queues.
+
+Queues that wait stand in two rings. Those without any worker come first, in the order in which they began to wait; then those
+that have the fewest. A queue that got a worker goes to the tail. As long as a queue waits that has fewer workers than another,
+the workers of the other take a quantum of units at a time and then come back, dry, to be placed anew.
+"""
+
+from __future__ import annotations
+
+from workq.core.records import CategoryRow, QueueRow, WorkerRow
+from workq.core.sizing import extra_workers
+from workq.core.states import WorkerState
+
+W = WorkerState
+
+
+def next_pair(category: CategoryRow) -> tuple[WorkerRow, QueueRow] | None:
+    """Return the queue to be served next and the worker for it, or None where no queue waits or no worker is free for it.
+
+    Where the head gets nobody, nobody behind it could: what a queue without workers may have includes all that others may.
+    """
+    queue = next_queue(category)
+    if queue is None:
+        return None
+    worker = worker_for(category, queue)
+    return None if worker is None else (worker, queue)
+
+
+def next_queue(category: CategoryRow) -> QueueRow | None:
+    """Return the waiting queue whose turn it is."""
+    if category.fresh:
+        return next(iter(category.fresh.values()))
+    return min(category.served.values(), key=lambda queue: queue.serving, default=None)
+
+
+def worker_for(category: CategoryRow, queue: QueueRow) -> WorkerRow | None:
+    """Return the free worker that suits `queue` best, if the limits allow that one works.
+
+    A dry worker counts as active already, an idle one does not: the dry one goes before an idle one beyond the maximum.
+    """
+    most = category.limits.max_active_workers
+    most_here = most + (extra_workers(category.limits) if queue.ring is category.fresh else 0)
+    active = category.active
+    if queue.dry and active <= most_here:
+        return next(reversed(queue.dry.values()))
+    if active < most and (idle := _idle_worker(category, queue)):
+        return idle
+    dry = category.crew[W.WAITING_FOR_UNITS]
+    if dry and active <= most_here:
+        return next(iter(dry.values()))
+    return _idle_worker(category, queue) if active < most_here else None
+
+
+def _idle_worker(category: CategoryRow, queue: QueueRow) -> WorkerRow | None:
+    """Return the idle worker that was used last; a stand-in for a blocked one is rather a retired one."""
+    order = (W.RETIRED, W.WAITING_TO_ATTACH) if queue.blocked else (W.WAITING_TO_ATTACH, W.RETIRED)
+    for state in order:
+        if category.crew[state]:
+            return next(reversed(category.crew[state].values()))
+    return None
+
+
+def is_superfluous(category: CategoryRow, queue: QueueRow) -> bool:
+    """Tell whether one worker of `queue` has to be retired, now that it is dry or as soon as it is.
+
+    One worker beyond the maximum is in order as long as no queue has two: it is the one held ready for a queue that has none.
+    """
+    beyond = category.active - category.limits.max_active_workers
+    extra = extra_workers(category.limits)
+    return queue.crowded or beyond > extra or (beyond == extra == 1 and queue.serving + len(queue.dry) > 1)
+
+
+def fewest_workers(category: CategoryRow) -> int | None:
+    """Return how many workers the neediest queue has that waits and for which none is coming, or None."""
+    if len(category.fresh) > category.starting:
+        return 0
+    if category.starting or not category.served:
+        return None
+    return min(queue.serving for queue in category.served.values())
+
+
+def limit_for(category: CategoryRow, queue: QueueRow, fewest: int | None, quantum_units: int) -> int | None:
+    """Return how many units a worker of `queue` may take before it has to come back: None means all."""
+    if queue.paused or is_superfluous(category, queue):
+        return 0
+    if fewest is not None and queue.serving > fewest:
+        return quantum_units
+    return None

@@ -1,0 +1,169 @@
+"""The rows that the scheduler keeps: categories, queues, workers and units that have to stop.
+
+Rows hold facts and answer questions about them; who changes them, and when, is in ``scheduler.py`` only.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from workq.core.events import BlockedHow, Limits, QueueId, WorkerId
+from workq.core.sizing import RestartBudget
+from workq.core.states import ATTACHED, WorkerState
+
+#: Workers by state; in each state in the order in which they came into it, the longest there first.
+Crew = dict[WorkerState, "dict[WorkerId, WorkerRow]"]
+
+#: Queues that wait for a worker, in the order in which they are served. Ordered, so that leaving the middle costs no search.
+Ring = OrderedDict[QueueId, "QueueRow"]
+
+
+@dataclass(slots=True, eq=False)
+class WorkerRow:
+    """One worker process, from the order to start it until it has exited.
+
+    Attributes:
+        since: When its state changed last.
+        queue: The queue that it is attached to, or None.
+        last_queue: The queue that it was attached to most recently, open or not.
+        limit: What it was told last: None (as many units as there are), a quantum, or 0 (end what you have begun).
+        was_ready: It has started well; what happens to it afterwards is not a failed start.
+        wave: Which wave of starts it belongs to, see ``RestartBudget``.
+        holds_slot: It is being killed under a unit, and is replaced only once it is gone.
+    """
+
+    id: WorkerId
+    category: str
+    since: float
+    state: WorkerState = WorkerState.STARTING
+    queue: QueueId | None = None
+    last_queue: QueueId | None = None
+    blocked_how: BlockedHow | None = None
+    limit: int | None = None
+    was_ready: bool = False
+    holds_slot: bool = False
+    wave: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class QueueRow:
+    """One work queue.
+
+    Attributes:
+        units: The level that WorkWaits told last; 0 after WorkTaken.
+        unserved: Of those, how many have no worker: each worker that comes to serve the queue takes one off, each that leaves adds one.
+        wish: How many more workers it wants and may have. Kept by ``CategoryRow.review``.
+        ring: The ring of its category in which it stands, or None.
+    """
+
+    id: QueueId
+    category: str
+    max_workers: int
+    units: int = 0
+    unserved: int = 0
+    paused: bool = False
+    closed: bool = False
+    wish: int = 0
+    ring: Ring | None = None
+    crew: Crew = field(default_factory=lambda: {state: {} for state in WorkerState if state in ATTACHED})
+
+    @property
+    def serving(self) -> int:
+        """The workers that take its units now."""
+        return len(self.crew[WorkerState.ACTIVE])
+
+    @property
+    def dry(self) -> dict[WorkerId, WorkerRow]:
+        """The workers that stay with it for a while, for more units."""
+        return self.crew[WorkerState.WAITING_FOR_UNITS]
+
+    @property
+    def blocked(self) -> int:
+        """The workers that are blocked in a unit of it; they count for no limit."""
+        return len(self.crew[WorkerState.BLOCKED])
+
+    @property
+    def waits(self) -> bool:
+        """Some of its units wait, and workers may take them."""
+        return self.units > 0 and not self.paused
+
+    @property
+    def deserted(self) -> bool:
+        """No worker is attached to it in whatever state."""
+        return not any(self.crew.values())
+
+    @property
+    def crowded(self) -> bool:
+        """More workers serve it than may: one unblocked, or its maximum was lowered."""
+        return self.serving + len(self.dry) > self.max_workers
+
+    def count_wish(self) -> int:
+        """Return how many more workers it wants and may have."""
+        return max(0, min(self.max_workers - self.serving, self.unserved)) if self.waits else 0
+
+
+def _empty_crew() -> Crew:
+    return {state: {} for state in WorkerState if state is not WorkerState.GONE}
+
+
+@dataclass(slots=True, eq=False)
+class CategoryRow:
+    """One named pool of workers, with the queues that draw on it.
+
+    Attributes:
+        fresh: The waiting queues that no worker serves at all. They go first.
+        served: The waiting queues that have workers, blocked ones included, and could have more. There are never more
+            of them than workers.
+        waiting: All queues with units that wait, those that have all the workers that they may have included.
+        wishes: How many workers all queues together want and may have, each for itself.
+        dying: How many workers are being killed under a unit and not gone yet.
+    """
+
+    name: str
+    limits: Limits
+    budget: RestartBudget
+    removed: bool = False
+    crew: Crew = field(default_factory=_empty_crew)
+    queues: dict[QueueId, QueueRow] = field(default_factory=dict)
+    fresh: Ring = field(default_factory=OrderedDict)
+    served: Ring = field(default_factory=OrderedDict)
+    waiting: dict[QueueId, None] = field(default_factory=dict)
+    wishes: int = 0
+    dying: int = 0
+    sampling: bool = False
+
+    @property
+    def active(self) -> int:
+        """The workers that count for ``max_active_workers``: blocked ones do not, dry ones do until they are released."""
+        return len(self.crew[WorkerState.ACTIVE]) + len(self.crew[WorkerState.WAITING_FOR_UNITS])
+
+    @property
+    def starting(self) -> int:
+        """The workers that are coming."""
+        return len(self.crew[WorkerState.STARTING])
+
+    @property
+    def living(self) -> int:
+        """All processes of this category."""
+        return sum(map(len, self.crew.values()))
+
+    def review(self, queue: QueueRow) -> None:
+        """Bring wishes and rings up to date after something about `queue` has changed.
+
+        A queue that comes into a ring goes to its tail; one that stays keeps its place.
+        """
+        wish = queue.count_wish()
+        self.wishes += wish - queue.wish
+        queue.wish = wish
+        if queue.waits:
+            self.waiting[queue.id] = None
+        else:
+            self.waiting.pop(queue.id, None)
+        ring = None if not wish else self.fresh if not queue.serving and not queue.blocked else self.served
+        if ring is not queue.ring:
+            if queue.ring is not None:
+                del queue.ring[queue.id]
+            if ring is not None:
+                ring[queue.id] = queue
+            queue.ring = ring

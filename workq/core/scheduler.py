@@ -1,0 +1,479 @@
+"""The decisions of the controller: one fact in, the orders that follow from it out.
+
+Not thread-safe, and never waits: it is told the time. Whoever holds the lead in the controller owns it. The price of an event
+does not depend on the number of queues: only the event's own category is looked at, and of its queues only those that have
+workers and the head of the ring.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+from workq.config import DEFAULTS, Settings
+from workq.core import checks, placement, sizing, stopping
+from workq.core.actions import (
+    Action,
+    FailCategory,
+    Grant,
+    KillUnit,
+    KillWorker,
+    Limit,
+    Release,
+    Sample,
+    StartWorker,
+    StopWorker,
+)
+from workq.core.events import (
+    BlockedHow,
+    CategoryAdded,
+    CategoryRemoved,
+    Event,
+    Limits,
+    QueueClosed,
+    QueueId,
+    QueueOpened,
+    QueuePaused,
+    QueueResized,
+    QueueResumed,
+    StopReason,
+    Tick,
+    UnitId,
+    UnitMustStop,
+    UnitStopped,
+    WorkerBlocked,
+    WorkerDry,
+    WorkerExited,
+    WorkerId,
+    WorkerReady,
+    WorkerTook,
+    WorkerUnblocked,
+    WorkTaken,
+    WorkWaits,
+)
+from workq.core.records import CategoryRow, QueueRow, WorkerRow
+from workq.core.states import ATTACHED, IDLE, WORKER_MOVES, WorkerState, advance
+
+W = WorkerState
+
+
+class Scheduler:
+    """Decides which worker serves which queue, how many there are, and what is done against units that have to stop.
+
+    Attributes:
+        categories, queues, workers, stops: The rows, by name or number. Whoever reads them must not change them.
+    """
+
+    def __init__(self, settings: Settings = DEFAULTS) -> None:
+        self.settings = settings
+        self.categories: dict[str, CategoryRow] = {}
+        self.queues: dict[QueueId, QueueRow] = {}
+        self.workers: dict[WorkerId, WorkerRow] = {}
+        self.stops: dict[UnitId, stopping.StopRow] = {}
+        self._worker_ids = count(1)
+        self._deadlines: dict[WorkerId, float] = {}  # of workers whose state has a time-out
+        self._touched: dict[str, CategoryRow] = {}  # categories to be settled before the current event is done
+        self._patience_s = {
+            W.STARTING: settings.start_timeout_s,
+            W.WAITING_TO_ATTACH: settings.idle_timeout_s,
+            W.RETIRED: settings.idle_timeout_s,
+            W.WAITING_FOR_UNITS: settings.linger_s,
+            W.STOPPING: settings.close_timeout_s,
+        }
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take in one fact and return what has to be done about it."""
+        actions = self._note(event, now)
+        actions += self._expire(now)
+        actions += self._climb(now)
+        for category in self._touched.values():
+            actions += self._settle(category, now)
+        self._touched.clear()
+        return actions
+
+    def next_deadline(self) -> float | None:
+        """Return when to call again with Tick if nothing happens before, or None."""
+        times = list(self._deadlines.values())
+        times += [stop.next_at for stop in self.stops.values() if stop.next_at is not None]
+        times += [at for row in self.categories.values() if (at := row.budget.retry_at) is not None]
+        return min(times, default=None)
+
+    # -- facts
+
+    def _note(self, event: Event, now: float) -> list[Action]:
+        match event:
+            case WorkerDry(worker):
+                self._note_dry(worker, now)
+            case WorkerTook(worker):
+                return self._note_took(worker, now)
+            case WorkWaits(queue, units):
+                self._note_level(queue, units)
+            case WorkTaken(queue):
+                self._note_level(queue, 0)
+            case WorkerReady(worker):
+                self._note_ready(worker, now)
+            case WorkerBlocked(worker, how):
+                self._note_blocked(worker, how, now)
+            case WorkerUnblocked(worker):
+                self._note_unblocked(worker, now)
+            case WorkerExited(worker):
+                return self._note_exited(worker, now)
+            case UnitMustStop(unit, worker, reason, delete_timeout_s):
+                self._note_stop(unit, worker, reason, delete_timeout_s, now)
+            case UnitStopped(unit):
+                self.stops.pop(unit, None)  # late where its worker exited, or it ended before it was noted
+            case QueueOpened(queue, category, max_workers):
+                self._note_opened(queue, category, max_workers)
+            case QueueClosed(queue):
+                self._note_closed(queue)
+            case QueuePaused(queue):
+                self._note_paused(queue, True)
+            case QueueResumed(queue):
+                self._note_paused(queue, False)
+            case QueueResized(queue, max_workers):
+                self._note_resized(queue, max_workers)
+            case CategoryAdded(name, limits):
+                self._note_category(name, limits)
+            case CategoryRemoved(name):
+                self.categories[name].removed = True
+                self._touch(self.categories[name])
+            case Tick():
+                pass
+        return []
+
+    def _note_category(self, name: str, limits: Limits) -> None:
+        row = self.categories.get(name)
+        if row is None:
+            budget = sizing.RestartBudget(self.settings.start_tries, self.settings.start_backoff_s)
+            self.categories[name] = row = CategoryRow(name, limits, budget)
+        row.limits = limits
+        row.removed = False
+        self._touch(row)
+
+    def _note_opened(self, queue_id: QueueId, category: str, max_workers: int) -> None:
+        assert queue_id not in self.queues, f"queue {queue_id} is open already"
+        row = QueueRow(queue_id, category, max_workers)
+        self.categories[category].queues[queue_id] = self.queues[queue_id] = row
+
+    def _note_resized(self, queue_id: QueueId, max_workers: int) -> None:
+        if queue := self._open_queue(queue_id):
+            queue.max_workers = max_workers
+            self._review(queue)
+
+    def _note_paused(self, queue_id: QueueId, paused: bool) -> None:
+        if queue := self._open_queue(queue_id):
+            queue.paused = paused
+            self._review(queue)
+
+    def _note_closed(self, queue_id: QueueId) -> None:
+        if queue := self._open_queue(queue_id):
+            queue.closed = True
+            queue.units = queue.unserved = 0
+            self._review(queue)
+
+    def _note_level(self, queue_id: QueueId, units: int) -> None:
+        queue = self._open_queue(queue_id)
+        if queue is None:
+            return
+        category = self.categories[queue.category]
+        if units and not category.waiting and category.budget.failures >= category.budget.tries:
+            category.budget.begin_anew()
+        queue.units = queue.unserved = units
+        self._review(queue)
+
+    def _note_ready(self, worker: WorkerId, now: float) -> None:
+        row = self.workers[worker]  # a worker says it once, and not after it has exited
+        self._shift(row, "ready", now)
+        row.was_ready = True
+        self.categories[row.category].budget.begin_anew()
+
+    def _note_dry(self, worker: WorkerId, now: float) -> None:
+        """A dry worker that was released, is leaving or has exited meanwhile is told of too late, which is no harm."""
+        row = self.workers.get(worker)
+        if row is not None and row.state in (W.ACTIVE, W.BLOCKED):
+            self._shift(row, "dry", now)
+        elif row is not None and row.state is W.WAITING_FOR_UNITS:
+            self._deadlines[worker] = now + self.settings.linger_s  # it took a unit and ended it before we were told of either
+
+    def _note_took(self, worker: WorkerId, now: float) -> list[Action]:
+        """Note what the hot path has done.
+
+        The race: 1. the core releases a dry worker; 2. a thread that queues a unit hands it to that worker; 3. the release is
+        performed. The worker is attached again then, whatever the limits say: it has the unit. If it was given to another queue
+        meanwhile it stays there.
+        """
+        row = self.workers.get(worker)
+        if row is not None and row.state is W.WAITING_FOR_UNITS:
+            self._shift(row, "take", now)
+        elif row is not None and row.state in IDLE and row.last_queue in self.queues:
+            self._shift(row, "grant", now, row.last_queue)
+            return [Grant(row.id, row.last_queue)]
+        return []
+
+    def _note_blocked(self, worker: WorkerId, how: BlockedHow, now: float) -> None:
+        """Ignored where the worker has ended its unit, or itself, since somebody looked at it."""
+        row = self.workers.get(worker)
+        if row is None or row.state not in ATTACHED:
+            return
+        if row.state is W.WAITING_FOR_UNITS:
+            self._shift(row, "take", now)  # the news that it took a unit is still on its way
+        if row.state is W.ACTIVE:
+            self._shift(row, "block", now)
+            row.blocked_how = how
+        elif how is BlockedHow.DECLARED:
+            row.blocked_how = how  # surer than what was judged
+
+    def _note_unblocked(self, worker: WorkerId, now: float) -> None:
+        row = self.workers.get(worker)
+        if row is not None and row.state is W.BLOCKED:
+            self._shift(row, "unblock", now)
+
+    def _note_exited(self, worker: WorkerId, now: float) -> list[Action]:
+        row = self.workers[worker]  # a worker exits once
+        category = self.categories[row.category]
+        self._shift(row, "exit", now)
+        del self.workers[worker]
+        for unit in [stop.unit for stop in self.stops.values() if stop.worker == worker]:
+            del self.stops[unit]
+        if row.was_ready or category.removed or not category.budget.fail(row.wave, now):
+            return []
+        return self._give_up(category)
+
+    def _note_stop(self, unit: UnitId, worker: WorkerId, reason: StopReason, delete_timeout_s: float, now: float) -> None:
+        """Ignored for a unit that is being stopped already, and for one whose worker has exited or is being killed."""
+        row = self.workers.get(worker)
+        if unit not in self.stops and row is not None and row.state is not W.STOPPING:
+            self.stops[unit] = stopping.StopRow(unit, worker, reason, delete_timeout_s, now + self.settings.grace_s)
+
+    def _give_up(self, category: CategoryRow) -> list[Action]:
+        """Fail what waits in the category. Its failures stay counted till a queue has new units."""
+        category.budget.retry_at = None
+        for queue in category.queues.values():
+            queue.units = queue.unserved = 0
+            self._review(queue)
+        return [FailCategory(category.name)]
+
+    # -- time
+
+    def _expire(self, now: float) -> list[Action]:
+        """Do what is due for workers that have been in their state for too long, and for categories that may try again."""
+        due = [self.workers[worker] for worker, at in self._deadlines.items() if at <= now]
+        actions = [self._lose_patience(row, now) for row in due]
+        for category in self.categories.values():
+            if category.budget.retry_at is not None and category.budget.retry_at <= now:
+                category.budget.retry_at = None
+                self._touch(category)
+        return actions
+
+    def _lose_patience(self, row: WorkerRow, now: float) -> Action:
+        if row.state is W.WAITING_FOR_UNITS:
+            return self._release(row, now)
+        if row.state in IDLE:
+            return self._dismiss(row, now)
+        self._shift(row, "stop", now)
+        del self._deadlines[row.id]
+        return KillWorker(row.id)
+
+    def _climb(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for stop in [stop for stop in self.stops.values() if stop.next_at is not None and stop.next_at <= now]:
+            step = stopping.climb(stop, self.settings, now)
+            actions.append(step)
+            if isinstance(step, KillUnit):
+                self._doom(self.workers[stop.worker], now)
+        return actions
+
+    def _doom(self, row: WorkerRow, now: float) -> None:
+        """Count a worker as killed under its unit: it is on its way out, and its slot is free only when it is gone."""
+        self._shift(row, "stop", now)
+        self._deadlines.pop(row.id, None)
+        if not row.holds_slot:
+            row.holds_slot = True
+            self.categories[row.category].dying += 1
+
+    # -- consequences
+
+    def _settle(self, category: CategoryRow, now: float) -> list[Action]:
+        """Bring one category in order: place free workers, free superfluous ones, tell limits, start, sample."""
+        granted = self._place(category, now)
+        actions = self._clear_dry(category, now)
+        granted += self._place(category, now) if actions else []
+        actions += self._tell_limits(category, granted)
+        actions += self._start(category, now)
+        actions += self._sample(category)
+        if category.removed:
+            actions += self._wind_up(category, now)
+        return actions
+
+    def _place(self, category: CategoryRow, now: float) -> list[WorkerId]:
+        granted: list[WorkerId] = []
+        while pair := placement.next_pair(category):
+            worker, queue = pair
+            self._shift(worker, "grant", now, queue.id)
+            if queue.ring is not None:
+                queue.ring.move_to_end(queue.id)
+            granted.append(worker.id)
+        return granted
+
+    def _clear_dry(self, category: CategoryRow, now: float) -> list[Action]:
+        """Retire dry workers that are too many; release those whose queue has no more units to come."""
+        actions: list[Action] = []
+        for row in list(category.crew[W.WAITING_FOR_UNITS].values()):
+            queue = self._queue_of(row)
+            if placement.is_superfluous(category, queue):
+                actions.append(self._retire(row, now))
+            elif queue.closed or queue.paused:
+                actions.append(self._release(row, now))
+        return actions
+
+    def _tell_limits(self, category: CategoryRow, granted: list[WorkerId]) -> list[Action]:
+        """Tell each active worker how much it may take, if that differs from what it was told.
+
+        A quantum is taken back only when the worker is dry: it comes back soon by itself.
+        """
+        actions: list[Action] = []
+        fewest = placement.fewest_workers(category)
+        quantum = self.settings.quantum_units
+        for row in category.crew[W.ACTIVE].values():
+            queue = self._queue_of(row)
+            limit = placement.limit_for(category, queue, fewest, quantum)
+            if row.id in granted or (row.limit == 0 and limit != 0):
+                actions.append(Grant(row.id, queue.id, limit))
+            elif limit is not None and limit != row.limit and not queue.closed:
+                actions.append(Limit(row.id, limit))
+            else:
+                continue
+            row.limit = limit
+        return actions
+
+    def _start(self, category: CategoryRow, now: float) -> list[Action]:
+        starts = sizing.count_starts(
+            category.limits,
+            wishes=category.wishes,
+            fresh=len(category.fresh),
+            active=category.active,
+            coming=category.starting,
+            dying=category.dying,
+            living=category.living,
+        )
+        starts = category.budget.allow(starts, category.starting)
+        return [self._launch(category, now) for _ in range(starts)]
+
+    def _launch(self, category: CategoryRow, now: float) -> Action:
+        row = WorkerRow(WorkerId(next(self._worker_ids)), category.name, now, wave=category.budget.wave)
+        self.workers[row.id] = category.crew[W.STARTING][row.id] = row
+        self._deadlines[row.id] = now + self.settings.start_timeout_s
+        return StartWorker(row.id, category.name)
+
+    def _sample(self, category: CategoryRow) -> list[Action]:
+        """Look for blocked workers only where that may help: units wait, nobody is coming, somebody is busy."""
+        on = bool(category.waiting and category.crew[W.ACTIVE] and not category.starting)
+        if on is category.sampling:
+            return []
+        category.sampling = on
+        return [Sample(category.name, on)]
+
+    def _wind_up(self, category: CategoryRow, now: float) -> list[Action]:
+        idle = [row for state in (W.WAITING_TO_ATTACH, W.RETIRED) for row in category.crew[state].values()]
+        actions = [self._dismiss(row, now) for row in idle]
+        if not category.living:
+            del self.categories[category.name]
+        return actions
+
+    # -- changes of one row
+
+    def _release(self, row: WorkerRow, now: float) -> Action:
+        self._shift(row, "release", now)
+        return Release(row.id)
+
+    def _retire(self, row: WorkerRow, now: float) -> Action:
+        self._shift(row, "retire", now)
+        return Release(row.id)
+
+    def _dismiss(self, row: WorkerRow, now: float) -> Action:
+        self._shift(row, "stop", now)
+        return StopWorker(row.id)
+
+    def _shift(self, row: WorkerRow, move: str, now: float, to_queue: QueueId | None = None) -> None:
+        """Make one move of one worker, with all that hangs on it: crews, queue, deadline, wishes.
+
+        An illegal move raises before anything has changed.
+        """
+        state = advance(WORKER_MOVES, row.state, move)
+        before = self.queues[row.queue] if row.queue is not None else None
+        self._leave(row, before, state)
+        if to_queue is not None:
+            row.queue = row.last_queue = to_queue
+        elif state not in ATTACHED:
+            row.queue = None
+        after = self.queues[row.queue] if row.queue is not None else None
+        self._enter(row, after, state, now)
+        for queue in (before, after) if before is not after else (after,):
+            if queue is not None:
+                self._review(queue)
+
+    def _leave(self, row: WorkerRow, queue: QueueRow | None, state: WorkerState) -> None:
+        """Take the row out of everything that its present state put it in."""
+        category = self.categories[row.category]
+        self._touched[category.name] = category
+        del category.crew[row.state][row.id]
+        if queue is not None:
+            del queue.crew[row.state][row.id]
+            if row.state is W.ACTIVE:
+                queue.unserved = min(queue.units, queue.unserved + 1)
+        if row.state is W.BLOCKED:
+            row.blocked_how = None
+        if state is W.GONE and row.holds_slot:
+            category.dying -= 1
+
+    def _enter(self, row: WorkerRow, queue: QueueRow | None, state: WorkerState, now: float) -> None:
+        """Put the row into everything that belongs to its new state."""
+        if row.state is not state:
+            row.state = state
+            row.since = now
+            self._deadlines.pop(row.id, None)
+            if patience_s := self._patience_s.get(state):
+                self._deadlines[row.id] = now + patience_s
+        if state is not W.GONE:
+            self.categories[row.category].crew[state][row.id] = row
+        if queue is not None:
+            queue.crew[state][row.id] = row
+            if state is W.ACTIVE:
+                queue.unserved = max(0, queue.unserved - 1)
+        if state is W.WAITING_FOR_UNITS:
+            row.limit = None  # what it was told is used up
+
+    # -- look-ups
+
+    def _open_queue(self, queue_id: QueueId) -> QueueRow | None:
+        """Return the row of a queue; None for a closed one: any thread may have spoken of it just before another closed it."""
+        queue = self.queues.get(queue_id)
+        return None if queue is None or queue.closed else queue
+
+    def _queue_of(self, row: WorkerRow) -> QueueRow:
+        assert row.queue is not None, row
+        return self.queues[row.queue]
+
+    def _touch(self, category: CategoryRow) -> None:
+        self._touched[category.name] = category
+
+    def _review(self, queue: QueueRow) -> None:
+        """Draw the conclusions from a change of a queue. A closed one goes with its last worker."""
+        category = self.categories[queue.category]
+        self._touched[category.name] = category
+        category.review(queue)
+        if queue.closed and queue.deserted:
+            del self.queues[queue.id], category.queues[queue.id]
+
+    # -- for tests
+
+    def check(self) -> None:
+        """Assert what must hold after every event. Looks at every row: for tests and simulations only."""
+        for category in self.categories.values():
+            checks.check_category(category, self.workers)
+        for row in self.workers.values():
+            assert row.state is not W.GONE, row
+            assert (row.state in ATTACHED) == (row.queue is not None), row
+            assert (row.state in self._patience_s) or row.id not in self._deadlines, row
+        for stop in self.stops.values():
+            assert stop.worker in self.workers, stop
+        assert not self._touched

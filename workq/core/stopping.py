@@ -1,0 +1,49 @@
+"""The ladder for a unit that has to stop: wait a moment, interrupt again and again, kill once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from workq.config import Settings
+from workq.core.actions import Interrupt, KillUnit
+from workq.core.events import StopReason, UnitId, WorkerId
+
+
+class Rung(Enum):
+    """How far the stop of a unit has got."""
+
+    GRACE = "grace"  # it may be about to end: then its result is kept
+    INTERRUPTED = "interrupted"  # ExternalInterrupt was raised in it, and is raised again from time to time
+    KILLED = "killed"  # its worker has been killed; only the exit is missing
+
+
+@dataclass(slots=True, eq=False)
+class StopRow:
+    """One unit that has to stop.
+
+    Attributes:
+        next_at: When to climb; None after the last rung.
+        kill_at: When to kill; known from the first interrupt on.
+    """
+
+    unit: UnitId
+    worker: WorkerId
+    reason: StopReason
+    delete_timeout_s: float
+    next_at: float | None
+    rung: Rung = Rung.GRACE
+    kill_at: float = 0.0
+
+
+def climb(stop: StopRow, settings: Settings, now: float) -> Interrupt | KillUnit:
+    """Take the next step against a unit whose time has come, and return it."""
+    if stop.rung is Rung.GRACE:
+        stop.rung = Rung.INTERRUPTED
+        stop.kill_at = now + stop.delete_timeout_s
+    elif now >= stop.kill_at:
+        stop.rung = Rung.KILLED
+        stop.next_at = None
+        return KillUnit(stop.worker, stop.unit)
+    stop.next_at = min(now + settings.interrupt_repeat_s, stop.kill_at)
+    return Interrupt(stop.worker, stop.unit)
