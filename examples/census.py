@@ -39,11 +39,12 @@ class Function(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What is in one file."""
+    """What is in one file; where it does not parse, only why."""
 
-    lines: int
-    functions: int
-    longest: Function | None
+    lines: int = 0
+    functions: int = 0
+    longest: Function | None = None
+    broken: str = ""
 
 
 class Census(NamedTuple):
@@ -54,18 +55,21 @@ class Census(NamedTuple):
     functions: int
     longest: Function | None
     broken: dict[str, str]  # files that do not parse, and why
-    lost: dict[str, str]  # files that no worker came back from; without kills there are none
+    lost: dict[str, str]  # files whose unit failed, and why; there should be none
 
 
 # -- in the workers
 
 
 def parse(folder: str, name: str) -> Contents:
-    """Parse one file. What cannot be parsed raises, and its unit fails with that error."""
+    """Parse one file. That it cannot be parsed, or decoded, is worth knowing, and no failure of the unit."""
     source = Path(folder, name).read_bytes()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # old escapes and the like
-        tree = ast.parse(source, name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old escapes and the like
+            tree = ast.parse(source, name)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        return Contents(broken=f"{type(error).__name__}: {error}")
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     sizes = [Function((node.end_lineno or node.lineno) - node.lineno + 1, node.name, name, node.lineno) for node in functions]
     return Contents(source.count(b"\n"), len(functions), max(sizes, key=in_order, default=None))
@@ -84,8 +88,8 @@ def main() -> int:
         wq.controller.on_halt(halts.append)
         stop_killing = kill_workers(wq) if options.kill_workers else None
         try:
-            queue = wq.options(retries=options.retries)
-            units = {queue.queue(parse, options.folder, name): name for name in names}
+            again = wq.options(retries=options.retries)
+            units = {again.queue(parse, options.folder, name): name for name in names}
             for done, _ in enumerate(wq.as_completed(), 1):
                 show_progress(done, len(units))
         finally:
@@ -104,7 +108,9 @@ def command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, metavar="N", help="how many worker processes at most (default: one for each usable CPU)")
     parser.add_argument("--kill-workers", action="store_true", help="kill a busy worker with SIGKILL every 200 ms")
-    parser.add_argument("--retries", type=int, metavar="N", default=RETRIES, help="how often a file is begun again (default: %(default)s)")
+    parser.add_argument(
+        "--retries", type=int, metavar="N", default=RETRIES, help="how often a file may be begun again (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--folder", default=sysconfig.get_path("stdlib"), help="what to read (default: this Python's standard library)")
     return parser.parse_args()
@@ -119,18 +125,16 @@ def python_files(folder: str) -> list[str]:
 
 def count(units: dict[workq.Unit, str]) -> Census:
     """Add up what the units found."""
-    contents, broken, lost = [], {}, {}
-    for unit, name in units.items():
-        error = unit.exception()
-        if error is None:
-            contents.append(unit.result())
-        elif isinstance(error, workq.UnitFailed):
-            lost[name] = str(error)
-        else:
-            broken[name] = f"{type(error).__name__}: {error}"
-    longest = max((content.longest for content in contents if content.longest), key=in_order, default=None)
-    lines, functions = sum(content.lines for content in contents), sum(content.functions for content in contents)
-    return Census(len(units), lines, functions, longest, broken, lost)
+    lost = {name: str(unit.exception()) for unit, name in units.items() if unit.exception()}
+    found = {name: unit.result() for unit, name in units.items() if name not in lost}
+    return Census(
+        files=len(units),
+        lines=sum(contents.lines for contents in found.values()),
+        functions=sum(contents.functions for contents in found.values()),
+        longest=max((contents.longest for contents in found.values() if contents.longest), key=in_order, default=None),
+        broken={name: contents.broken for name, contents in found.items() if contents.broken},
+        lost=lost,
+    )
 
 
 def in_order(function: Function) -> tuple[int, str, int]:
