@@ -109,7 +109,7 @@ def command_line() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, metavar="N", help="how many worker processes at most (default: one for each usable CPU)")
     parser.add_argument("--kill-workers", action="store_true", help="kill a busy worker with SIGKILL every 200 ms")
     parser.add_argument(
-        "--retries", type=int, metavar="N", default=RETRIES, help="how often a file may be begun again (default: %(default)s)"
+        "--retries", type=int, metavar="N", default=RETRIES, help="how often a file may be begun again (%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--folder", default=sysconfig.get_path("stdlib"), help="what to read (default: this Python's standard library)")
