@@ -7,6 +7,9 @@ the workers of the other take a quantum of units at a time and then come back, d
 
 from __future__ import annotations
 
+from math import inf
+from typing import NamedTuple
+
 from workq.core.records import CategoryRow, QueueRow, WorkerRow
 from workq.core.sizing import extra_workers
 from workq.core.states import WorkerState
@@ -61,28 +64,47 @@ def _idle_worker(category: CategoryRow, queue: QueueRow) -> WorkerRow | None:
 
 
 def is_superfluous(category: CategoryRow, queue: QueueRow) -> bool:
-    """Tell whether one worker of `queue` has to be retired, now that it is dry or as soon as it is.
+    """Tell whether one of the dry workers of `queue` has to be retired."""
+    workers = queue.serving + len(queue.dry)
+    return workers > queue.max_workers or workers > _most_per_queue(category)
 
-    One worker beyond the maximum is in order as long as no queue has two: it is the one held ready for a queue that has none.
+
+class Pressure(NamedTuple):
+    """What the state of a category means for all its workers.
+
+    Attributes:
+        most_per_queue: A queue with more workers than this has to give one up, since the category has too many.
+        fewest: How many workers the neediest queue has that waits and for which none is coming; infinite where nobody is needy.
     """
-    beyond = category.active - category.limits.max_active_workers
-    extra = extra_workers(category.limits)
-    return queue.crowded or beyond > extra or (beyond == extra == 1 and queue.serving + len(queue.dry) > 1)
+
+    most_per_queue: float
+    fewest: float
+
+    @classmethod
+    def of(cls, category: CategoryRow) -> Pressure:
+        """Return the pressure in `category` now."""
+        return cls(_most_per_queue(category), _fewest_workers(category))
 
 
-def fewest_workers(category: CategoryRow) -> int | None:
-    """Return how many workers the neediest queue has that waits and for which none is coming, or None."""
+def _most_per_queue(category: CategoryRow) -> float:
+    """One worker beyond the maximum is in order while no queue has two: it is the one held ready for a queue that has none."""
+    beyond = category.beyond
+    if beyond <= 0:
+        return inf
+    return 0 if beyond > extra_workers(category.limits) else 1
+
+
+def _fewest_workers(category: CategoryRow) -> float:
     if len(category.fresh) > category.starting:
         return 0
     if category.starting or not category.served:
-        return None
+        return inf
     return min(queue.serving for queue in category.served.values())
 
 
-def limit_for(category: CategoryRow, queue: QueueRow, fewest: int | None, quantum_units: int) -> int | None:
+def limit_for(queue: QueueRow, pressure: Pressure, quantum_units: int) -> int | None:
     """Return how many units a worker of `queue` may take before it has to come back: None means all."""
-    if queue.paused or is_superfluous(category, queue):
+    workers = queue.serving
+    if queue.paused or workers > queue.max_workers or workers > pressure.most_per_queue:
         return 0
-    if fewest is not None and queue.serving > fewest:
-        return quantum_units
-    return None
+    return quantum_units if workers > pressure.fewest else None

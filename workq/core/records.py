@@ -118,6 +118,7 @@ class CategoryRow:
         waiting: All queues with units that wait, those that have all the workers that they may have included.
         wishes: How many workers all queues together want and may have, each for itself.
         dying: How many workers are being killed under a unit and not gone yet.
+        restless: Some worker has been told a limit, or something has happened that may call for one.
     """
 
     name: str
@@ -131,12 +132,18 @@ class CategoryRow:
     waiting: dict[QueueId, None] = field(default_factory=dict)
     wishes: int = 0
     dying: int = 0
+    restless: bool = False
     sampling: bool = False
 
     @property
     def active(self) -> int:
         """The workers that count for ``max_active_workers``: blocked ones do not, dry ones do until they are released."""
         return len(self.crew[WorkerState.ACTIVE]) + len(self.crew[WorkerState.WAITING_FOR_UNITS])
+
+    @property
+    def beyond(self) -> int:
+        """How many active workers there are beyond the maximum; below 0 where there is room."""
+        return self.active - self.limits.max_active_workers
 
     @property
     def starting(self) -> int:

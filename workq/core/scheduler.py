@@ -15,7 +15,6 @@ from workq.core.actions import (
     Action,
     FailCategory,
     Grant,
-    KillUnit,
     KillWorker,
     Limit,
     Release,
@@ -52,6 +51,7 @@ from workq.core.events import (
 )
 from workq.core.records import CategoryRow, QueueRow, WorkerRow
 from workq.core.states import ATTACHED, IDLE, WORKER_MOVES, WorkerState, advance
+from workq.core.stopping import StopRow
 
 W = WorkerState
 
@@ -68,9 +68,9 @@ class Scheduler:
         self.categories: dict[str, CategoryRow] = {}
         self.queues: dict[QueueId, QueueRow] = {}
         self.workers: dict[WorkerId, WorkerRow] = {}
-        self.stops: dict[UnitId, stopping.StopRow] = {}
+        self.stops: dict[UnitId, StopRow] = {}
         self._worker_ids = count(1)
-        self._deadlines: dict[WorkerId, float] = {}  # of workers whose state has a time-out
+        self._deadlines: dict[WorkerRow | StopRow | CategoryRow, float] = {}
         self._touched: dict[str, CategoryRow] = {}  # categories to be settled before the current event is done
         self._patience_s = {
             W.STARTING: settings.start_timeout_s,
@@ -83,8 +83,8 @@ class Scheduler:
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take in one fact and return what has to be done about it."""
         actions = self._note(event, now)
-        actions += self._expire(now)
-        actions += self._climb(now)
+        if self._deadlines and min(self._deadlines.values()) <= now:
+            actions += self._expire(now)
         for category in self._touched.values():
             actions += self._settle(category, now)
         self._touched.clear()
@@ -92,10 +92,7 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """Return when to call again with Tick if nothing happens before, or None."""
-        times = list(self._deadlines.values())
-        times += [stop.next_at for stop in self.stops.values() if stop.next_at is not None]
-        times += [at for row in self.categories.values() if (at := row.budget.retry_at) is not None]
-        return min(times, default=None)
+        return min(self._deadlines.values(), default=None)
 
     # -- facts
 
@@ -120,7 +117,7 @@ class Scheduler:
             case UnitMustStop(unit, worker, reason, delete_timeout_s):
                 self._note_stop(unit, worker, reason, delete_timeout_s, now)
             case UnitStopped(unit):
-                self.stops.pop(unit, None)  # late where its worker exited, or it ended before it was noted
+                self._forget_stop(unit)
             case QueueOpened(queue, category, max_workers):
                 self._note_opened(queue, category, max_workers)
             case QueueClosed(queue):
@@ -157,18 +154,18 @@ class Scheduler:
     def _note_resized(self, queue_id: QueueId, max_workers: int) -> None:
         if queue := self._open_queue(queue_id):
             queue.max_workers = max_workers
-            self._review(queue)
+            self._rouse(queue)
 
     def _note_paused(self, queue_id: QueueId, paused: bool) -> None:
         if queue := self._open_queue(queue_id):
             queue.paused = paused
-            self._review(queue)
+            self._rouse(queue)
 
     def _note_closed(self, queue_id: QueueId) -> None:
         if queue := self._open_queue(queue_id):
             queue.closed = True
             queue.units = queue.unserved = 0
-            self._review(queue)
+            self._rouse(queue)
 
     def _note_level(self, queue_id: QueueId, units: int) -> None:
         queue = self._open_queue(queue_id)
@@ -176,7 +173,7 @@ class Scheduler:
             return
         category = self.categories[queue.category]
         if units and not category.waiting and category.budget.failures >= category.budget.tries:
-            category.budget.begin_anew()
+            self._begin_anew(category)
         queue.units = queue.unserved = units
         self._review(queue)
 
@@ -184,7 +181,7 @@ class Scheduler:
         row = self.workers[worker]  # a worker says it once, and not after it has exited
         self._shift(row, "ready", now)
         row.was_ready = True
-        self.categories[row.category].budget.begin_anew()
+        self._begin_anew(self.categories[row.category])
 
     def _note_dry(self, worker: WorkerId, now: float) -> None:
         """A dry worker that was released, is leaving or has exited meanwhile is told of too late, which is no harm."""
@@ -192,7 +189,7 @@ class Scheduler:
         if row is not None and row.state in (W.ACTIVE, W.BLOCKED):
             self._shift(row, "dry", now)
         elif row is not None and row.state is W.WAITING_FOR_UNITS:
-            self._deadlines[worker] = now + self.settings.linger_s  # it took a unit and ended it before we were told of either
+            self._deadlines[row] = now + self.settings.linger_s  # it took a unit and ended it before we were told of either
 
     def _note_took(self, worker: WorkerId, now: float) -> list[Action]:
         """Note what the hot path has done.
@@ -206,6 +203,8 @@ class Scheduler:
             self._shift(row, "take", now)
         elif row is not None and row.state in IDLE and row.last_queue in self.queues:
             self._shift(row, "grant", now, row.last_queue)
+            row.limit = None
+            self._rouse(self._queue_of(row))
             return [Grant(row.id, row.last_queue)]
         return []
 
@@ -226,6 +225,7 @@ class Scheduler:
         row = self.workers.get(worker)
         if row is not None and row.state is W.BLOCKED:
             self._shift(row, "unblock", now)
+            self._rouse(self._queue_of(row))
 
     def _note_exited(self, worker: WorkerId, now: float) -> list[Action]:
         row = self.workers[worker]  # a worker exits once
@@ -233,21 +233,36 @@ class Scheduler:
         self._shift(row, "exit", now)
         del self.workers[worker]
         for unit in [stop.unit for stop in self.stops.values() if stop.worker == worker]:
-            del self.stops[unit]
-        if row.was_ready or category.removed or not category.budget.fail(row.wave, now):
-            return []
-        return self._give_up(category)
+            self._forget_stop(unit)
+        return [] if row.was_ready else self._note_failed_start(category, row.wave, now)
 
     def _note_stop(self, unit: UnitId, worker: WorkerId, reason: StopReason, delete_timeout_s: float, now: float) -> None:
         """Ignored for a unit that is being stopped already, and for one whose worker has exited or is being killed."""
         row = self.workers.get(worker)
         if unit not in self.stops and row is not None and row.state is not W.STOPPING:
-            self.stops[unit] = stopping.StopRow(unit, worker, reason, delete_timeout_s, now + self.settings.grace_s)
+            self.stops[unit] = stop = StopRow(unit, worker, reason, delete_timeout_s)
+            self._deadlines[stop] = now + self.settings.grace_s
+
+    def _forget_stop(self, unit: UnitId) -> None:
+        """Ignored for a unit that is not being stopped: it ended before we were told to, or its worker exited."""
+        if stop := self.stops.pop(unit, None):
+            self._deadlines.pop(stop, None)
+
+    def _note_failed_start(self, category: CategoryRow, wave: int, now: float) -> list[Action]:
+        if category.budget.fail(wave, now):
+            return self._give_up(category)
+        if category.budget.retry_at is not None:
+            self._deadlines[category] = category.budget.retry_at
+        return []
+
+    def _begin_anew(self, category: CategoryRow) -> None:
+        category.budget.begin_anew()
+        self._deadlines.pop(category, None)
 
     def _give_up(self, category: CategoryRow) -> list[Action]:
         """Fail what waits in the category. Its failures stay counted till a queue has new units."""
-        category.budget.retry_at = None
-        for queue in category.queues.values():
+        self._deadlines.pop(category, None)
+        for queue in list(category.queues.values()):
             queue.units = queue.unserved = 0
             self._review(queue)
         return [FailCategory(category.name)]
@@ -255,13 +270,16 @@ class Scheduler:
     # -- time
 
     def _expire(self, now: float) -> list[Action]:
-        """Do what is due for workers that have been in their state for too long, and for categories that may try again."""
-        due = [self.workers[worker] for worker, at in self._deadlines.items() if at <= now]
-        actions = [self._lose_patience(row, now) for row in due]
-        for category in self.categories.values():
-            if category.budget.retry_at is not None and category.budget.retry_at <= now:
-                category.budget.retry_at = None
-                self._touch(category)
+        """Do what is due: against workers and units that have taken too long, and for categories that may try again."""
+        actions: list[Action] = []
+        for row in [row for row, at in self._deadlines.items() if at <= now]:
+            match row:
+                case WorkerRow():
+                    actions.append(self._lose_patience(row, now))
+                case StopRow():
+                    actions.append(self._climb(row, now))
+                case CategoryRow():
+                    self._allow_starts(row)
         return actions
 
     def _lose_patience(self, row: WorkerRow, now: float) -> Action:
@@ -270,35 +288,43 @@ class Scheduler:
         if row.state in IDLE:
             return self._dismiss(row, now)
         self._shift(row, "stop", now)
-        del self._deadlines[row.id]
+        self._deadlines.pop(row, None)  # once: nothing is stronger than a kill
         return KillWorker(row.id)
 
-    def _climb(self, now: float) -> list[Action]:
-        actions: list[Action] = []
-        for stop in [stop for stop in self.stops.values() if stop.next_at is not None and stop.next_at <= now]:
-            step = stopping.climb(stop, self.settings, now)
-            actions.append(step)
-            if isinstance(step, KillUnit):
-                self._doom(self.workers[stop.worker], now)
-        return actions
+    def _climb(self, stop: StopRow, now: float) -> Action:
+        step, next_at = stopping.climb(stop, self.settings, now)
+        if next_at is not None:
+            self._deadlines[stop] = next_at
+        else:
+            del self._deadlines[stop]
+            self._doom(self.workers[stop.worker], now)
+        return step
 
     def _doom(self, row: WorkerRow, now: float) -> None:
         """Count a worker as killed under its unit: it is on its way out, and its slot is free only when it is gone."""
         self._shift(row, "stop", now)
-        self._deadlines.pop(row.id, None)
+        self._deadlines.pop(row, None)
         if not row.holds_slot:
             row.holds_slot = True
             self.categories[row.category].dying += 1
+
+    def _allow_starts(self, category: CategoryRow) -> None:
+        category.budget.retry_at = None
+        self._deadlines.pop(category, None)
+        self._touch(category)
 
     # -- consequences
 
     def _settle(self, category: CategoryRow, now: float) -> list[Action]:
         """Bring one category in order: place free workers, free superfluous ones, tell limits, start, sample."""
         granted = self._place(category, now)
-        actions = self._clear_dry(category, now)
-        granted += self._place(category, now) if actions else []
-        actions += self._tell_limits(category, granted)
-        actions += self._start(category, now)
+        actions: list[Action] = []
+        if granted or category.wishes or category.restless or category.beyond > 0:
+            actions += self._clear_dry(category, now)
+            granted += self._place(category, now) if actions else []
+            actions += self._tell_limits(category, granted)
+        if category.wishes > category.starting:
+            actions += self._start(category, now)
         actions += self._sample(category)
         if category.removed:
             actions += self._wind_up(category, now)
@@ -331,18 +357,19 @@ class Scheduler:
         A quantum is taken back only when the worker is dry: it comes back soon by itself.
         """
         actions: list[Action] = []
-        fewest = placement.fewest_workers(category)
-        quantum = self.settings.quantum_units
+        pressure = placement.Pressure.of(category)
+        limited = False
         for row in category.crew[W.ACTIVE].values():
             queue = self._queue_of(row)
-            limit = placement.limit_for(category, queue, fewest, quantum)
+            limit = placement.limit_for(queue, pressure, self.settings.quantum_units)
             if row.id in granted or (row.limit == 0 and limit != 0):
                 actions.append(Grant(row.id, queue.id, limit))
+                row.limit = limit
             elif limit is not None and limit != row.limit and not queue.closed:
                 actions.append(Limit(row.id, limit))
-            else:
-                continue
-            row.limit = limit
+                row.limit = limit
+            limited = limited or row.limit is not None
+        category.restless = limited
         return actions
 
     def _start(self, category: CategoryRow, now: float) -> list[Action]:
@@ -361,7 +388,7 @@ class Scheduler:
     def _launch(self, category: CategoryRow, now: float) -> Action:
         row = WorkerRow(WorkerId(next(self._worker_ids)), category.name, now, wave=category.budget.wave)
         self.workers[row.id] = category.crew[W.STARTING][row.id] = row
-        self._deadlines[row.id] = now + self.settings.start_timeout_s
+        self._deadlines[row] = now + self.settings.start_timeout_s
         return StartWorker(row.id, category.name)
 
     def _sample(self, category: CategoryRow) -> list[Action]:
@@ -430,17 +457,19 @@ class Scheduler:
         if row.state is not state:
             row.state = state
             row.since = now
-            self._deadlines.pop(row.id, None)
-            if patience_s := self._patience_s.get(state):
-                self._deadlines[row.id] = now + patience_s
+            self._deadlines.pop(row, None)
+            if (patience_s := self._patience_s.get(state)) is not None:
+                self._deadlines[row] = now + patience_s
         if state is not W.GONE:
             self.categories[row.category].crew[state][row.id] = row
         if queue is not None:
             queue.crew[state][row.id] = row
             if state is W.ACTIVE:
                 queue.unserved = max(0, queue.unserved - 1)
-        if state is W.WAITING_FOR_UNITS:
+        if queue is not None and state is W.WAITING_FOR_UNITS:
             row.limit = None  # what it was told is used up
+            if queue.closed or queue.paused:
+                self.categories[row.category].restless = True  # so that it is released at once
 
     # -- look-ups
 
@@ -464,6 +493,11 @@ class Scheduler:
         if queue.closed and queue.deserted:
             del self.queues[queue.id], category.queues[queue.id]
 
+    def _rouse(self, queue: QueueRow) -> None:
+        """Draw the conclusions from a change after which workers of `queue` may have to be told another limit."""
+        self.categories[queue.category].restless = True
+        self._review(queue)
+
     # -- for tests
 
     def check(self) -> None:
@@ -473,7 +507,7 @@ class Scheduler:
         for row in self.workers.values():
             assert row.state is not W.GONE, row
             assert (row.state in ATTACHED) == (row.queue is not None), row
-            assert (row.state in self._patience_s) or row.id not in self._deadlines, row
+            assert (row.state in self._patience_s) or row not in self._deadlines, row
         for stop in self.stops.values():
             assert stop.worker in self.workers, stop
         assert not self._touched

@@ -65,8 +65,9 @@ class RestartBudget:
             return False  # it was on its way already when the last one failed
         self.wave += 1
         self.failures += 1
-        self.retry_at = now + self.backoff_s * 2 ** (self.failures - 1)
-        return self.failures >= self.tries
+        last = self.failures >= self.tries
+        self.retry_at = None if last else now + self.backoff_s * 2 ** (self.failures - 1)
+        return last
 
     def allow(self, starts: int, coming: int) -> int:
         """Return how many of so many `starts` may be made now: all, one to see whether it works, or none."""

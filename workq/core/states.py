@@ -21,6 +21,8 @@ class WorkerState(Enum):
     STOPPING = "stopping"  # asked to leave, or killed
     GONE = "gone"  # the process has ended
 
+    __hash__ = object.__hash__  # members are single objects; Enum's own hash is a Python function, and each event looks up states
+
 
 class UnitState(Enum):
     """The states of a unit. The last five are ends."""

@@ -23,7 +23,6 @@ class StopRow:
     """One unit that has to stop.
 
     Attributes:
-        next_at: When to climb; None after the last rung.
         kill_at: When to kill; known from the first interrupt on.
     """
 
@@ -31,19 +30,16 @@ class StopRow:
     worker: WorkerId
     reason: StopReason
     delete_timeout_s: float
-    next_at: float | None
     rung: Rung = Rung.GRACE
     kill_at: float = 0.0
 
 
-def climb(stop: StopRow, settings: Settings, now: float) -> Interrupt | KillUnit:
-    """Take the next step against a unit whose time has come, and return it."""
+def climb(stop: StopRow, settings: Settings, now: float) -> tuple[Interrupt | KillUnit, float | None]:
+    """Take the next step against a unit whose time has come; return it, and when to climb again (None: never)."""
     if stop.rung is Rung.GRACE:
         stop.rung = Rung.INTERRUPTED
         stop.kill_at = now + stop.delete_timeout_s
     elif now >= stop.kill_at:
         stop.rung = Rung.KILLED
-        stop.next_at = None
-        return KillUnit(stop.worker, stop.unit)
-    stop.next_at = min(now + settings.interrupt_repeat_s, stop.kill_at)
-    return Interrupt(stop.worker, stop.unit)
+        return KillUnit(stop.worker, stop.unit), None
+    return Interrupt(stop.worker, stop.unit), min(now + settings.interrupt_repeat_s, stop.kill_at)
