@@ -171,8 +171,10 @@ def test_p6_a_stop_is_bounded_and_leaves_nothing() -> None:
         """
         import gc, os, threading, time, workq
 
-        def deaf():
+        def deaf(fifo):
             os.posix_spawn("/bin/sleep", ["sleep", "600"], {})
+            with open(fifo, "w") as file:
+                file.write("x")
             while True:
                 try:
                     time.sleep(600)
@@ -186,21 +188,25 @@ def test_p6_a_stop_is_bounded_and_leaves_nothing() -> None:
             children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
             return descriptors, threads, ours, children
 
-        def use():
+        def use(fifo, pipe):
             controller = workq.Controller()
             wq = workq.WorkMgr(2, delete_timeout=0.1, controller=controller)
-            units = [wq.queue(deaf) for _ in range(2)] + [wq.queue(abs, -1) for _ in range(100)]
-            while not all(unit.running() for unit in units[:2]):
-                time.sleep(0.001)
+            units = [wq.queue(deaf, fifo) for _ in range(2)] + [wq.queue(abs, -1) for _ in range(100)]
+            said = b""
+            while len(said) < 2:
+                said += os.read(pipe, 2)
             begin = time.monotonic()
             wq.close()
             controller.close()
             return time.monotonic() - begin
 
         if __name__ == "__main__":
-            use()
+            fifo = os.path.abspath(__file__) + ".fifo"
+            os.mkfifo(fifo)
+            pipe = os.open(fifo, os.O_RDWR)
+            use(fifo, pipe)
             before = held()
-            took = use()
+            took = use(fifo, pipe)
             gc.collect()
             print(took < 5, held() == before, before[2:])
         """
