@@ -66,7 +66,9 @@ def dump_function(function: Any) -> tuple[bytes, bool]:
     except BaseException as error:
         from workq.errors import PicklingError
 
-        raise PicklingError(f"cannot send function {name_of(function)}: {reason(error)}; {advice(function)}") from error
+        raise PicklingError(
+            f"cannot send function {name_of(function)}: {whose_fault(function)}{reason(error)}; {advice(function)}"
+        ) from error
 
 
 def dump_name(function: Any) -> bytes | None:
@@ -110,7 +112,7 @@ def is_constant(function: Any) -> bool:
     if not is_plain_function(function) or function.__closure__ or function.__dict__:
         return False
     defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-    return all(map(is_plain, defaults)) and all(map(is_fixed, globals_of(function)))
+    return all(map(is_plain, defaults)) and all(is_fixed(value) for _, value in globals_of(function))
 
 
 def is_plain_function(function: Any) -> bool:
@@ -132,15 +134,15 @@ def is_fixed(value: Any) -> bool:
     return callable(value) and getattr(value, "__module__", "__main__") != "__main__" and dump_name(value) is not None
 
 
-def globals_of(function: FunctionType) -> Iterator[Any]:
-    """Yield the values of the global names that a function uses; the names themselves where they are not defined (yet)."""
+def globals_of(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield name and value of the globals that a function uses; an object() for one that is not defined (yet)."""
     import builtins
 
-    for name in global_names(function.__code__):
+    for name in sorted(global_names(function.__code__)):
         if name in function.__globals__:
-            yield function.__globals__[name]
+            yield name, function.__globals__[name]
         elif not hasattr(builtins, name):
-            yield object()  # may be defined before the next call: not fixed
+            yield name, object()  # may be defined before the next call: not fixed
 
 
 def global_names(code: CodeType) -> set[str]:
@@ -334,6 +336,34 @@ def reason(error: BaseException) -> str:
     """Return an error's type and text in one bounded line."""
     text = guarded(lambda: str(error)) or ""
     return f"{type(error).__name__}: {text[:WHY_CHARACTERS]}" if text else type(error).__name__
+
+
+def whose_fault(function: Any) -> str:
+    """Return which of the things that a function takes along cannot be pickled, or nothing where that is not known."""
+    for what, name, value in carried(function) if is_plain_function(function) else ():
+        try:
+            dump_value(value)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            return f"its {what} {name!r} of type {type_name(value)}: "
+    return ""
+
+
+def carried(function: FunctionType) -> Iterator[tuple[str, str, Any]]:
+    """Yield kind, name and value of all that goes with a function by value."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield "enclosed variable", name, cell.cell_contents
+        except ValueError:  # not filled yet
+            continue
+    for name, value in globals_of(function):
+        yield "global", name, value
+    code, defaults = function.__code__, function.__defaults__ or ()
+    for name, value in zip(code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount], defaults, strict=True):
+        yield "default of", name, value
+    for name, value in (function.__kwdefaults__ or {}).items():
+        yield "default of", name, value
 
 
 def advice(function: Any) -> str:

@@ -43,7 +43,7 @@ class Output:
     def __init__(self, output_fd: int, error_fd: int, limit_bytes: int) -> None:
         self.pending: list[Any] = []
         self.discard = False
-        self.stdout = TextStream(self, 1, "<stdout>")
+        self.stdout = KeptStream(self, 1, "<stdout>")
         self.stderr = TextStream(self, 2, "<stderr>")
         self.room = limit_bytes  # what is left of the limit; units' threads and readers change it without a lock: it is a bound, no account
         self.dropped_bytes = 0
@@ -75,6 +75,7 @@ class Output:
         self._lock = RLock()
         self.pending.clear()
         self.straight = True
+        self.room = -1  # sends each write the slow way, where `straight` is looked at
 
     def new_poll(self) -> select.poll:
         """Return a poll object for both pipes. Each thread needs its own: they cannot be shared."""
@@ -94,9 +95,9 @@ class Output:
         """
         self.restore_streams()
         with self._lock:
-            chunks = self._collect(look_at_descriptors, final=True)
+            chunks = self._collect(look_at_descriptors and self.waiting(), final=True)
             if self.dropped_bytes:
-                chunks.append((1, self._cut_line(chunks)))
+                chunks = list(joined([*chunks, (1, self._cut_line(chunks))]))
             self.room, self.dropped_bytes = self._limit_bytes, 0
             if look_at_descriptors:
                 for pipe in self._pipes.values():
@@ -166,11 +167,11 @@ class Output:
 
     def restore_streams(self) -> None:
         """Put our streams back where a unit has left others in their place; what those still hold is written first."""
-        if sys.stdout is not self.stdout:
-            flush_quietly(sys.stdout)
+        if getattr(sys, "stdout", None) is not self.stdout:
+            flush_quietly(getattr(sys, "stdout", None))
             sys.stdout = self.stdout
-        if sys.stderr is not self.stderr:
-            flush_quietly(sys.stderr)
+        if getattr(sys, "stderr", None) is not self.stderr:
+            flush_quietly(getattr(sys, "stderr", None))
             sys.stderr = self.stderr
 
     # -- writing, for the streams
@@ -189,6 +190,8 @@ class Output:
 
     def add_bytes(self, number: int, data: bytes) -> None:
         """Write to a descriptor, and mark it."""
+        if not data:
+            return
         if number == 1:
             self.send_text_down()
         write_all(number, data)
@@ -344,7 +347,7 @@ def encoded(text: str) -> bytes:
 
 
 class TextStream(io.TextIOBase):
-    """What stands as ``sys.stdout`` or ``sys.stderr`` in a worker. It cannot be closed, detached or reconfigured by a unit."""
+    """What stands as ``sys.stderr`` in a worker. It cannot be closed, detached or reconfigured by a unit."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
@@ -356,30 +359,16 @@ class TextStream(io.TextIOBase):
     def __init__(self, output: Output, number: int, name: str) -> None:
         self._output = output
         self._number = number
-        self._pending = output.pending
         self.name = name
         self.buffer = ByteStream(output, number, name)
 
     def write(self, text: str, /) -> int:
-        """Keep the text (stdout) or write it to descriptor 2 at once (stderr)."""
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        output = self._output
-        length = len(text)
-        if self._number == 1:
-            if type(text) is str and length <= output.room and not output.straight:
-                output.room -= length
-                self._pending.append(text)
-            else:
-                output.add_text(str.__str__(text))
-        elif length:
-            output.add_bytes(2, encoded(text))
-        return length
+        """Write the text to the descriptor at once."""
+        self._output.add_bytes(self._number, encoded(plain_text(text)))
+        return len(text)
 
     def flush(self) -> None:
-        """Bring what was written before into order with what others write to the descriptor from now on."""
-        if self._number == 1 and self._pending:
-            self._output.send_text_down()
+        """Nothing is held here."""
 
     def fileno(self) -> int:
         return self._number
@@ -406,6 +395,33 @@ class TextStream(io.TextIOBase):
 
     def reconfigure(self, **options: Any) -> None:
         """Do nothing: encoding and buffering are workq's."""
+
+
+class KeptStream(TextStream):
+    """What stands as ``sys.stdout``: keeps its text, see `Output.pending`."""
+
+    def write(self, text: str, /) -> int:
+        """Keep the text. Two of these are one print, so that this is short."""
+        output = self._output
+        length = len(text)
+        if type(text) is not str or length > output.room:
+            output.add_text(plain_text(text))
+        else:
+            output.room -= length
+            output.pending.append(text)
+        return length
+
+    def flush(self) -> None:
+        """Bring what was written before into order with what others write to the descriptor from now on."""
+        if self._output.pending:
+            self._output.send_text_down()
+
+
+def plain_text(text: str) -> str:
+    """Return the text as a real str. Raises TypeError, as any text stream does."""
+    if not isinstance(text, str):
+        raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+    return str.__str__(text)
 
 
 class ByteStream(io.RawIOBase):
