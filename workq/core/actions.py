@@ -90,6 +90,4 @@ class Sample:
     on: bool
 
 
-Action = (
-    StartWorker | StopWorker | KillWorker | Grant | Limit | Release | Interrupt | KillUnit | FailCategory | Sample
-)
+Action = StartWorker | StopWorker | KillWorker | Grant | Limit | Release | Interrupt | KillUnit | FailCategory | Sample

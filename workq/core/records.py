@@ -30,7 +30,7 @@ class WorkerRow:
         limit: What it was told last: None (as many units as there are), a quantum, or 0 (end what you have begun).
         was_ready: It has started well; what happens to it afterwards is not a failed start.
         wave: Which wave of starts it belongs to, see ``RestartBudget``.
-        holds_slot: It is being killed under a unit, and is replaced only once it is gone.
+        holds_slot: It has been killed, and is replaced only once it is gone.
     """
 
     id: WorkerId
@@ -93,11 +93,6 @@ class QueueRow:
         """No worker is attached to it in whatever state."""
         return not any(self.crew.values())
 
-    @property
-    def crowded(self) -> bool:
-        """More workers serve it than may: one unblocked, or its maximum was lowered."""
-        return self.serving + len(self.dry) > self.max_workers
-
     def count_wish(self) -> int:
         """Return how many more workers it wants and may have."""
         return max(0, min(self.max_workers - self.serving, self.unserved)) if self.waits else 0
@@ -117,7 +112,7 @@ class CategoryRow:
             of them than workers.
         waiting: All queues with units that wait, those that have all the workers that they may have included.
         wishes: How many workers all queues together want and may have, each for itself.
-        dying: How many workers are being killed under a unit and not gone yet.
+        dying: How many workers have been killed and are not gone yet.
         restless: Some worker has been told a limit, or something has happened that may call for one.
     """
 

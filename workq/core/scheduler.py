@@ -59,6 +59,16 @@ W = WorkerState
 class Scheduler:
     """Decides which worker serves which queue, how many there are, and what is done against units that have to stop.
 
+    Example:
+        >>> from workq.core.events import CategoryAdded, Limits, QueueId, QueueOpened, WorkWaits
+        >>> scheduler = Scheduler()
+        >>> scheduler.handle(CategoryAdded("Default", Limits(max_active_workers=2)), now=0.0)
+        []
+        >>> scheduler.handle(QueueOpened(QueueId(1), "Default", max_workers=2), now=0.0)
+        []
+        >>> scheduler.handle(WorkWaits(QueueId(1), units=1), now=0.0)
+        [StartWorker(worker=1, category='Default')]
+
     Attributes:
         categories, queues, workers, stops: The rows, by name or number. Whoever reads them must not change them.
     """
@@ -131,10 +141,9 @@ class Scheduler:
             case CategoryAdded(name, limits):
                 self._note_category(name, limits)
             case CategoryRemoved(name):
-                self.categories[name].removed = True
-                self._touch(self.categories[name])
-            case Tick():
-                pass
+                self._note_removed(self.categories[name])
+            case _:
+                assert isinstance(event, Tick), event
         return []
 
     def _note_category(self, name: str, limits: Limits) -> None:
@@ -146,8 +155,14 @@ class Scheduler:
         row.removed = False
         self._touch(row)
 
+    def _note_removed(self, category: CategoryRow) -> None:
+        category.removed = True
+        self._begin_anew(category)
+        self._touch(category)
+
     def _note_opened(self, queue_id: QueueId, category: str, max_workers: int) -> None:
         assert queue_id not in self.queues, f"queue {queue_id} is open already"
+        assert not self.categories[category].removed, f"category {category} has been removed"
         row = QueueRow(queue_id, category, max_workers)
         self.categories[category].queues[queue_id] = self.queues[queue_id] = row
 
@@ -188,6 +203,9 @@ class Scheduler:
         row = self.workers.get(worker)
         if row is not None and row.state in (W.ACTIVE, W.BLOCKED):
             self._shift(row, "dry", now)
+            queue = self._queue_of(row)
+            if queue.ring is not None:
+                queue.ring.move_to_end(queue.id)  # it has had its turn
         elif row is not None and row.state is W.WAITING_FOR_UNITS:
             self._deadlines[row] = now + self.settings.linger_s  # it took a unit and ended it before we were told of either
 
@@ -249,6 +267,8 @@ class Scheduler:
             self._deadlines.pop(stop, None)
 
     def _note_failed_start(self, category: CategoryRow, wave: int, now: float) -> list[Action]:
+        if category.removed:
+            return []
         if category.budget.fail(wave, now):
             return self._give_up(category)
         if category.budget.retry_at is not None:
@@ -273,13 +293,12 @@ class Scheduler:
         """Do what is due: against workers and units that have taken too long, and for categories that may try again."""
         actions: list[Action] = []
         for row in [row for row, at in self._deadlines.items() if at <= now]:
-            match row:
-                case WorkerRow():
-                    actions.append(self._lose_patience(row, now))
-                case StopRow():
-                    actions.append(self._climb(row, now))
-                case CategoryRow():
-                    self._allow_starts(row)
+            if isinstance(row, WorkerRow):
+                actions.append(self._lose_patience(row, now))
+            elif isinstance(row, StopRow):
+                actions.append(self._climb(row, now))
+            else:
+                self._allow_starts(row)
         return actions
 
     def _lose_patience(self, row: WorkerRow, now: float) -> Action:
@@ -287,8 +306,7 @@ class Scheduler:
             return self._release(row, now)
         if row.state in IDLE:
             return self._dismiss(row, now)
-        self._shift(row, "stop", now)
-        self._deadlines.pop(row, None)  # once: nothing is stronger than a kill
+        self._doom(row, now)
         return KillWorker(row.id)
 
     def _climb(self, stop: StopRow, now: float) -> Action:
@@ -301,7 +319,7 @@ class Scheduler:
         return step
 
     def _doom(self, row: WorkerRow, now: float) -> None:
-        """Count a worker as killed under its unit: it is on its way out, and its slot is free only when it is gone."""
+        """Count a worker as killed: it has no deadline any more, since nothing is stronger, and holds its slot until it is gone."""
         self._shift(row, "stop", now)
         self._deadlines.pop(row, None)
         if not row.holds_slot:
@@ -316,15 +334,15 @@ class Scheduler:
     # -- consequences
 
     def _settle(self, category: CategoryRow, now: float) -> list[Action]:
-        """Bring one category in order: place free workers, free superfluous ones, tell limits, start, sample."""
+        """Bring one category in order: place free workers, free superfluous ones, start new ones, tell limits, sample."""
         granted = self._place(category, now)
         actions: list[Action] = []
         if granted or category.wishes or category.restless or category.beyond > 0:
             actions += self._clear_dry(category, now)
             granted += self._place(category, now) if actions else []
+            starts = self._start(category, now)
             actions += self._tell_limits(category, granted)
-        if category.wishes > category.starting:
-            actions += self._start(category, now)
+            actions += starts
         actions += self._sample(category)
         if category.removed:
             actions += self._wind_up(category, now)
@@ -373,6 +391,8 @@ class Scheduler:
         return actions
 
     def _start(self, category: CategoryRow, now: float) -> list[Action]:
+        if category.wishes <= category.starting:
+            return []
         starts = sizing.count_starts(
             category.limits,
             wishes=category.wishes,

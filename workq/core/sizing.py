@@ -16,7 +16,7 @@ def count_starts(limits: Limits, *, wishes: int, fresh: int, active: int, coming
         fresh: How many queues wait that have no worker at all.
         active: How many workers count as active.
         coming: How many are being started.
-        dying: How many are being killed under a unit; each is replaced once it is gone.
+        dying: How many have been killed and are not gone; each is replaced once it is.
         living: How many processes there are, whatever they do.
     """
     room = limits.max_active_workers - active - coming - dying
