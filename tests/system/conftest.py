@@ -1,0 +1,10 @@
+"""Ring 4, real processes: no test of it may leave anything behind."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks(no_leaks: None) -> None:
+    """Each test of this folder."""
