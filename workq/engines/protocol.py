@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,14 @@ class Lane:
 
     def close(self) -> None:
         """Close every descriptor. Safe to call twice."""
+        self.socket.close()
+        self.peer.close()
+        self.board.close()
+        descriptors = self.output_fd, self.error_fd, self.pidfd
+        self.output_fd = self.error_fd = self.pidfd = -1
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,312 @@
+"""The application's side of the launcher: makes it, talks to it, and says when it is gone.
+
+Nothing here waits, but for ``end``. Used by one thread, the controller's. How the launcher ended is asked of the kernel by its
+pidfd and never taken from ``Popen``: the application may ignore SIGCHLD, or reap all its children itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import marshal
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from workq.errors import LaunchError
+from workq.process import messages
+from workq.process.messages import Outbox
+
+if TYPE_CHECKING:
+    from workq.process.messages import Message
+
+logger = logging.getLogger("workq")
+
+PACKETS = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM) if sys.platform != "darwin" else socket.SOCK_DGRAM
+STDERR_TAIL_BYTES = 4096
+OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+# What the launcher runs before it can import anything of ours: the first packet holds the application's sys.path.
+BOOTSTRAP = (
+    "import sys,marshal,_socket;channel=_socket.socket(fileno={descriptor});config=marshal.loads(channel.recv(1<<20));"
+    "sys.path[:]=config['path'];from workq.process.launcher import main;main(channel,config)"
+)
+
+
+class Launcher:
+    """One launcher process, as the application sees it.
+
+    Attributes:
+        pid: Its process number (of a wrapper, see ``argv``, until it has said hello).
+        pidfd: A descriptor that is readable once it has ended, or -1.
+        channel: The socket; its messages are taken by ``receive``.
+        error_fd: The read end of its stderr; its bytes are taken by ``read_stderr``.
+        outbox: What is on its way to the launcher.
+        ready: It has said hello.
+        heard_at: When it last said anything, or was started (``time.monotonic()``).
+    """
+
+    def __init__(self, bells: tuple[int, int], entry_point: str, start_method: str, argv: Sequence[str] | None, pidfd: bool) -> None:
+        """Start the process.
+
+        Args:
+            bells: Two descriptors that each worker inherits.
+            entry_point: ``module:function`` that a worker runs.
+            start_method: ``"launcher"``, or ``"fork"``: a fork of the application instead of a new interpreter.
+            argv: A command whose item ``{command}`` stands for the launcher's own, or None for that alone.
+            pidfd: False: do as on a system that has no pidfds.
+
+        Raises:
+            LaunchError: It cannot be started at all.
+            OSError: No descriptors or no memory are left.
+        """
+        self.ready = False
+        self.heard_at = time.monotonic()
+        self.pid = 0
+        self.pidfd = self._child_pidfd = self.error_fd = self._life_fd = -1
+        self._stderr = b""
+        self._exit_code: int | None = None
+        pidfd = pidfd and hasattr(os, "pidfd_open")
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, PACKETS)
+        self.outbox = Outbox(self.channel)
+        given = [theirs.detach()]  # what becomes the launcher's; closed here in any case
+        try:
+            self.channel.setblocking(False)
+            life_fd, self._life_fd = pipe_into(given)
+            error, self.error_fd = reversed_pipe_into(given)
+            if pidfd:
+                given.append(os.pidfd_open(os.getpid()))
+            config = {
+                "path": [os.path.abspath(folder) for folder in sys.path],
+                "argv": [str(item) for item in sys.argv],
+                "entry_point": entry_point,
+                "bells": bells,
+                "life_fd": life_fd,
+                "application_fd": given[-1] if pidfd else -1,
+                "application_pid": os.getpid(),
+                "pidfd": pidfd,
+            }
+            if start_method == "fork":
+                self.pid = fork_launcher(given, error, bells, config)
+            else:
+                self.channel.send(marshal.dumps(config))
+                self.pid = execute_launcher(given, error, bells, argv)
+            if pidfd:
+                self.pidfd = self._child_pidfd = os.pidfd_open(self.pid)
+        except BaseException:
+            self.kill()
+            self.close()
+            raise
+        finally:
+            messages.close_all(given)
+
+    def receive(self) -> tuple[Message | None, list[int]]:
+        """Take one message; None at end-of-file. BlockingIOError: there is none. A greeting is dealt with here."""
+        message, descriptors = messages.receive(self.channel)
+        self.heard_at = time.monotonic()
+        if message and message[0] == messages.HELLO:
+            self.ready = True
+            self._meet(message[1], descriptors)
+        return message, descriptors
+
+    def _meet(self, pid: int, descriptors: list[int]) -> None:
+        """Note who the launcher is, if a wrapper stands between it and us."""
+        if pid != self.pid and descriptors:
+            self.pid, self.pidfd = pid, descriptors.pop()
+        elif pid != self.pid:
+            self.pid, self.pidfd = pid, -1
+        messages.close_all(descriptors)
+
+    def read_stderr(self) -> bool:
+        """Keep the last of what it wrote to stderr; False at end-of-file."""
+        try:
+            while data := os.read(self.error_fd, 1 << 16):
+                self._stderr = (self._stderr + data)[-STDERR_TAIL_BYTES:]
+        except BlockingIOError:
+            return True
+        return False
+
+    def why_gone(self) -> str:
+        """Say how the launcher ended, with the last that it wrote."""
+        self.read_stderr()
+        how = "the launcher of the workers is gone" if self.ready else "the launcher of the workers could not start"
+        if self._exit_code is not None:
+            how += f" (signal {-self._exit_code})" if self._exit_code < 0 else f" (exit code {self._exit_code})"
+        written = self._stderr.decode(errors="replace").strip()
+        return f"{how}; it wrote:\n{written}" if written else how
+
+    # ------------------------------------------------------------ ending
+
+    def resume(self) -> None:
+        """Let it go on in case somebody has stopped it."""
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL it; no error if it is gone."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        try:
+            if self.pidfd >= 0:
+                signal.pidfd_send_signal(self.pidfd, number)
+            elif self.pid and self._exit_code is None:
+                os.kill(self.pid, number)
+        except OSError:
+            pass
+
+    def begin_end(self) -> None:
+        """Tell it to kill everything and leave. ``shutdown`` reaches it although a child of ours may hold the socket too."""
+        self.outbox.close()
+        self.resume()
+        try:
+            self.channel.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def wait_ended(self, deadline: float) -> bool:
+        """Wait until the process has ended, and reap it; False if the deadline comes first."""
+        while not self._reap():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            waiting = select.poll()
+            waiting.register(self.pidfd if self.pidfd >= 0 else self.channel.fileno(), select.POLLIN)
+            waiting.poll(min(left, 1.0 if self.pidfd >= 0 else 0.01) * 1000)
+            if self.pidfd < 0:
+                self._discard_messages()
+        return True
+
+    def _reap(self) -> bool:
+        """Say whether it has ended, and take its status if that is still to be had."""
+        if self._exit_code is not None:
+            return True
+        if self.pidfd >= 0 and not is_readable(self.pidfd):
+            return False
+        try:
+            if self._child_pidfd >= 0:
+                result = os.waitid(os.P_PIDFD, self._child_pidfd, os.WEXITED | os.WNOHANG)
+                if result is not None:
+                    self._exit_code = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+            else:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid == 0:
+                    return False
+                self._exit_code = os.waitstatus_to_exitcode(status)
+        except ChildProcessError:  # SIGCHLD is ignored, or the application was faster
+            return self.pidfd >= 0 or not process_exists(self.pid)
+        return True
+
+    def _discard_messages(self) -> None:
+        """Make room for the launcher's last messages, whose descriptors we do not want."""
+        try:
+            while (received := messages.receive(self.channel))[0] is not None:
+                messages.close_all(received[1])
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """Close all descriptors. The end of the life pipe kills the groups of workers that are left. Safe to call twice."""
+        self.outbox.close()
+        self.channel.close()
+        messages.close_all([one for one in {self.pidfd, self._child_pidfd, self.error_fd, self._life_fd} if one >= 0])
+        self.pidfd = self._child_pidfd = self.error_fd = self._life_fd = -1
+
+
+# ---------------------------------------------------------------- making the process
+
+
+def pipe_into(given: list[int]) -> tuple[int, int]:
+    """Make a pipe whose read end is to be given away."""
+    reader, writer = os.pipe()
+    given.append(reader)
+    return reader, writer
+
+
+def reversed_pipe_into(given: list[int]) -> tuple[int, int]:
+    """Make a pipe whose write end is to be given away; return it first. Our read end does not block."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    given.append(writer)
+    return writer, reader
+
+
+def execute_launcher(given: list[int], error: int, bells: tuple[int, int], argv: Sequence[str] | None) -> int:
+    """Start a fresh interpreter as the launcher; return its pid."""
+    if not sys.executable:
+        raise LaunchError("the launcher of the workers cannot be started: sys.executable is empty (an embedded interpreter?)")
+    code = BOOTSTRAP.format(descriptor=given[0])
+    command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code]  # type: ignore[attr-defined]
+    if argv is not None:
+        command = [part for item in argv for part in (command if item == "{command}" else [item])]
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=error,
+            pass_fds=[*(one for one in given if one != error), *bells],
+            start_new_session=True,  # from its first instant: Ctrl-C in a terminal is not for it
+        )
+    except OSError as problem:
+        if problem.errno in OUT_OF_RESOURCES:
+            raise
+        raise LaunchError(f"the launcher of the workers cannot be started: {command[0]}: {problem.strerror}") from problem
+    process.returncode = 0  # Popen must neither wait for it nor warn of it: we look after it by its pidfd
+    return process.pid
+
+
+def fork_launcher(given: list[int], error: int, bells: tuple[int, int], config: dict[str, Any]) -> int:
+    """Make the launcher a fork of the application; return its pid."""
+    others = [thread.name for thread in threading.enumerate() if thread not in (threading.current_thread(), threading.main_thread())]
+    if others:
+        logger.warning("start_method='fork' while other threads run (%s): workers may dead-lock on what those hold", ", ".join(others))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 says the same with fewer words
+        pid = os.fork()
+    if pid == 0:
+        try:
+            run_forked(given, error, bells, config)
+        finally:
+            os._exit(1)
+    return pid
+
+
+def run_forked(given: list[int], error: int, bells: tuple[int, int], config: dict[str, Any]) -> None:
+    """In the fork: close what is the application's, and be the launcher."""
+    from workq.process import become, launcher
+
+    null = os.open(os.devnull, os.O_RDWR)
+    for source, target in ((null, 0), (null, 1), (error, 2)):
+        os.dup2(source, target)
+    become.close_others({0, 1, 2, *given, *bells})
+    sys.stdin, sys.stdout, sys.stderr = (open(number, mode, closefd=False) for number, mode in ((0, "r"), (1, "w"), (2, "w")))
+    launcher.main(socket.socket(fileno=given[0]), config)
+
+
+# ---------------------------------------------------------------- questions to the kernel
+
+
+def is_readable(descriptor: int) -> bool:
+    """Say whether a pidfd's process has ended (or any other descriptor is readable), without waiting."""
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    return bool(waiting.poll(0))
+
+
+def process_exists(pid: int) -> bool:
+    """Say whether there is such a process, zombies included."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
