@@ -73,17 +73,17 @@ def test_a_message_that_cannot_be_made_is_described(record: logging.LogRecord) -
     assert "do not fit" in there_and_back(record).getMessage()
 
 
-@pytest.mark.parametrize("size", [10_000_000, 100_000])
+@pytest.mark.parametrize("size", [1_000_000, 10_000])
 def test_a_record_is_bounded(size: int) -> None:
     try:
         raise LookupError("é" * size)
     except LookupError:
-        extras = {f"extra_{n}": "\U0001f40d" * size for n in range(200)}
+        extras = dict.fromkeys((f"extra_{n}" for n in range(200)), "\U0001f40d" * size)
         record = make("\U0001f40d" * size, exc_info=sys.exc_info(), **extras)
     record.stack_info = "s" * size
     data = dump_record(record, "q:1 work", "w")
     assert len(data) <= RECORD_BYTES
-    assert "characters cut" in load_record(data).getMessage()
+    assert load_record(data).getMessage().startswith("\U0001f40d" * 1000)
 
 
 def test_braces_and_percent_signs_are_not_looked_at_again() -> None:
