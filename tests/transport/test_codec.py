@@ -258,7 +258,7 @@ def test_a_missing_module_is_reported_as_it_is() -> None:
 
 def test_the_heavy_modules_come_only_when_they_are_needed() -> None:
     code = "import sys; from workq.transport import codec; codec.dump_function(len); codec.load(codec.dump_function(print)[0]); "
-heavy = {"ast", "cloudpickle", "logging", "multiprocessing", "pickle", "threading", "traceback", "typing"}
+    heavy = {"ast", "cloudpickle", "logging", "multiprocessing", "pickle", "threading", "traceback", "typing"}
     code += f"print(sorted({heavy} & set(sys.modules)))"
     root = __file__.rsplit("/tests/", 1)[0]
     answer = subprocess.run([sys.executable, "-S", "-c", code], cwd=root, capture_output=True, text=True, check=True)
