@@ -1,0 +1,64 @@
+"""Ten thousand lives of the scheduler, with faults; each is repeated by its seed."""
+
+from __future__ import annotations
+
+import pytest
+
+from workq.core.events import Event, Limits, WorkWaits
+from workq.core.scheduler import Scheduler
+from workq.testing import Faults, ManualClock, MemoryEngine, Script, Simulation, SimulationError, simulate
+
+
+@pytest.mark.slow
+def test_every_unit_of_every_schedule_ends_exactly_once_and_nothing_is_left(request: pytest.FixtureRequest) -> None:
+    seed = request.config.getoption("--seed", default=None)
+    if seed is not None:
+        total = simulate(1, seed)
+    else:
+        total = simulate(request.config.getoption("--schedules", default=10_000))
+        for what in ("done", "failed", "cancelled", "timed out", "lost", "failures"):
+            assert total[what], f"no schedule had one that was {what}: the simulation does not reach it"
+    assert total["open"] == 0
+
+
+def test_a_seed_repeats_its_schedule() -> None:
+    assert Simulation(3).run().statistics() == Simulation(3).run().statistics()
+
+
+def test_without_faults_no_category_fails() -> None:
+    total = simulate(30, faults=Faults(start_fails=(0.0,), start_hangs=0.0, news_is_late=0.0))
+    assert total["failures"] == 0
+    assert total["done"]
+
+
+def test_a_broken_promise_names_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scheduler, "handle", Forgetful.handle)
+    with pytest.raises(SimulationError, match=r"seed 0, turn \d+: AssertionError\('unit \d+ is queued for ever'") as caught:
+        simulate(1)
+    assert caught.value.seed == 0
+
+
+class Forgetful(Scheduler):
+    """A scheduler that does not listen when units wait."""
+
+    def handle(self, event: Event, now: float) -> list:  # type: ignore[type-arg]
+        return [] if isinstance(event, WorkWaits) else ORIGINAL(self, event, now)
+
+
+ORIGINAL = Scheduler.handle
+
+
+def test_six_levels_of_nested_units_end_with_one_worker_active_at_a_time() -> None:
+    clock = ManualClock()
+    world = MemoryEngine(clock)
+    world.add_category("a", Limits(1, always_queue=True))
+    queue = world.open_queue("a", 1)
+    units = [world.submit(queue, Script.NEST, 0.01) for _ in range(6)]
+    for _ in range(2000):
+        if world.inbox:
+            world.turn()
+            world.scheduler.check()
+        elif clock.next_alarm() is not None:
+            clock.ring()
+    assert all(unit.ended for unit in world.units)
+    assert len(world.units) == 3 * len(units)

@@ -1,0 +1,434 @@
+"""Workers that exist in memory only, and a shell around the scheduler that obeys it as the controller does.
+
+Units have a script instead of code. Facts wait in an inbox before the scheduler is told of them, and time may pass meanwhile, so that
+news is as late as it can be in a real process; orders are obeyed at once. All that is random is decided by whoever uses this.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from workq.config import DEFAULTS, Settings
+from workq.core.actions import (
+    Action,
+    FailCategory,
+    Grant,
+    Interrupt,
+    KillUnit,
+    KillWorker,
+    Limit,
+    Release,
+    Sample,
+    StartWorker,
+    StopWorker,
+)
+from workq.core.events import (
+    BlockedHow,
+    CategoryAdded,
+    CategoryRemoved,
+    Event,
+    Limits,
+    QueueClosed,
+    QueueId,
+    QueueOpened,
+    QueuePaused,
+    QueueResized,
+    QueueResumed,
+    StopReason,
+    Tick,
+    UnitId,
+    UnitMustStop,
+    UnitStopped,
+    WorkerBlocked,
+    WorkerDry,
+    WorkerExited,
+    WorkerId,
+    WorkerReady,
+    WorkerTook,
+    WorkerUnblocked,
+    WorkTaken,
+    WorkWaits,
+)
+from workq.core.scheduler import Scheduler
+from workq.core.states import UNIT_ENDS, UNIT_MOVES, UnitState, advance
+from workq.testing.clock import ManualClock
+
+U = UnitState
+
+
+class Script(Enum):
+    """What a unit does when it runs."""
+
+    WORK = "work"  # computes for its time
+    WAIT = "wait"  # computes for half of it, then waits as long for a lock
+    NEST = "nest"  # queues units and waits for them
+    DEAF = "deaf"  # computes, and ignores every interrupt
+    CRASH = "crash"  # takes its worker with it
+
+
+@dataclass(slots=True, eq=False)
+class MemoryUnit:
+    """One unit: where it is, and how often it was begun."""
+
+    id: UnitId
+    queue: MemoryQueue
+    script: Script
+    work_s: float
+    children: list[MemoryUnit] = field(default_factory=list)
+    state: UnitState = U.QUEUED
+    starts: int = 0
+    reason: StopReason | None = None
+
+    @property
+    def ended(self) -> bool:
+        """It has come to one of its ends."""
+        return self.state in UNIT_ENDS
+
+    def move(self, move: str) -> None:
+        """Make one legal move."""
+        self.state = advance(UNIT_MOVES, self.state, move)
+
+
+@dataclass(slots=True, eq=False)
+class MemoryQueue:
+    """One queue with its backlog."""
+
+    id: QueueId
+    category: str
+    backlog: deque[MemoryUnit] = field(default_factory=deque)
+    paused: bool = False
+    closed: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class MemoryWorker:
+    """One process that is none.
+
+    Attributes:
+        allowance: How many more units it may be given; None: any number.
+        hand: The units that it was given; the first is the one that runs.
+        said_dry: WorkerDry was told, and nothing was given to it since.
+        leaving: It was asked to leave, and does so once its hands are empty.
+        life: Changes when what is planned for the running unit no longer holds.
+    """
+
+    id: WorkerId
+    category: str
+    up: bool = False
+    queue: MemoryQueue | None = None
+    allowance: int | None = 0
+    hand: deque[MemoryUnit] = field(default_factory=deque)
+    blocked: bool = False
+    said_dry: bool = True
+    leaving: bool = False
+    life: int = 0
+
+
+class MemoryEngine:
+    """A world for one scheduler.
+
+    Attributes:
+        start_fate: Says of each new worker after how many seconds it is ready, or None if it dies instead.
+        batch_units: How many units a worker holds at most.
+    """
+
+    def __init__(
+        self, clock: ManualClock, settings: Settings = DEFAULTS, start_fate: Callable[[], float | None] = lambda: 0.02, batch_units: int = 3
+    ) -> None:
+        self.clock = clock
+        self.scheduler = Scheduler(settings)
+        self.start_fate = start_fate
+        self.batch_units = batch_units
+        self.inbox: deque[Event] = deque()
+        self.queues: dict[QueueId, MemoryQueue] = {}
+        self.workers: dict[WorkerId, MemoryWorker] = {}
+        self.units: list[MemoryUnit] = []
+        self.sampling: dict[str, bool] = {}
+        self.failed_categories = 0
+        self.orders = 0
+
+    # -- what an application does
+
+    def add_category(self, name: str, limits: Limits) -> None:
+        """Make a category, or change its limits."""
+        self.inbox.append(CategoryAdded(name, limits))
+
+    def remove_category(self, name: str) -> None:
+        """Remove a category, all of whose queues are closed."""
+        self.inbox.append(CategoryRemoved(name))
+
+    def open_queue(self, category: str, max_workers: int) -> MemoryQueue:
+        """Open a queue."""
+        queue = MemoryQueue(QueueId(len(self.queues) + 1), category)
+        self.queues[queue.id] = queue
+        self.inbox.append(QueueOpened(queue.id, category, max_workers))
+        return queue
+
+    def submit(self, queue: MemoryQueue, script: Script = Script.WORK, work_s: float = 0.01) -> MemoryUnit:
+        """Queue one unit: to a dry worker of the queue at once, else to the backlog."""
+        unit = MemoryUnit(UnitId(len(self.units) + 1), queue, script, work_s)
+        self.units.append(unit)
+        if queue.closed:
+            unit.move("cancel")
+            return unit
+        dry = None if queue.paused else next((worker for worker in self.workers.values() if worker.queue is queue and worker.said_dry), None)
+        if dry is None or dry.leaving:
+            queue.backlog.append(unit)
+            self.inbox.append(WorkWaits(queue.id, len(queue.backlog)))
+        else:
+            self.inbox.append(WorkerTook(dry.id))
+            self._hand_over(dry, unit)
+        return unit
+
+    def stop(self, unit: MemoryUnit, reason: StopReason) -> None:
+        """End a unit: at once if it has not begun."""
+        if unit.ended or unit.state is U.STOPPING:
+            return
+        worker = next((worker for worker in self.workers.values() if unit in worker.hand), None)
+        if unit.state is U.SENT and worker is not None:
+            worker.hand.remove(unit)
+            unit.move("recall")
+            unit.move("cancel")
+            self._look_at_children_of_others(unit)
+            self._go_on(worker)
+        elif unit.state is U.QUEUED:
+            unit.queue.backlog.remove(unit)
+            unit.move("cancel")
+            self._tell_level(unit.queue)
+            self._look_at_children_of_others(unit)
+        elif worker is not None:
+            unit.move("stop")
+            unit.reason = reason
+            self.inbox.append(UnitMustStop(unit.id, worker.id, reason, 0.1))
+
+    def pause(self, queue: MemoryQueue, paused: bool = True) -> None:
+        """Pause a queue, or resume it."""
+        queue.paused = paused
+        self.inbox.append(QueuePaused(queue.id) if paused else QueueResumed(queue.id))
+
+    def resize(self, queue: MemoryQueue, max_workers: int) -> None:
+        """Change how many workers may serve a queue."""
+        self.inbox.append(QueueResized(queue.id, max_workers))
+
+    def close(self, queue: MemoryQueue) -> None:
+        """Delete a queue: what waits is cancelled, what runs is stopped."""
+        if queue.closed:
+            return
+        queue.closed = True
+        for unit in [unit for unit in self.units if unit.queue is queue]:
+            self.stop(unit, StopReason.CANCELLED)
+        self.inbox.append(QueueClosed(queue.id))
+
+    # -- what happens to processes
+
+    def exit(self, worker: MemoryWorker) -> None:
+        """End a process: the unit that ran is lost, those behind it wait again."""
+        del self.workers[worker.id]
+        hand = list(worker.hand)
+        worker.hand.clear()
+        worker.life += 1
+        if hand and hand[0].state is not U.SENT:
+            self._lose(hand.pop(0))
+        for unit in reversed(hand):
+            self._wait_again(unit, "worker gone")
+        self.inbox.append(WorkerExited(worker.id))
+
+    def _lose(self, unit: MemoryUnit) -> None:
+        if unit.state is U.STOPPING:
+            self._stopped(unit)
+        else:
+            unit.move("worker gone")
+        self._look_at_children_of_others(unit)
+
+    def _stopped(self, unit: MemoryUnit) -> None:
+        unit.move("interrupted by time-out" if unit.reason is StopReason.TIMED_OUT else "interrupted by cancel")
+
+    def _wait_again(self, unit: MemoryUnit, move: str) -> None:
+        unit.move(move)
+        if unit.queue.closed:
+            unit.move("cancel")
+            return
+        unit.queue.backlog.appendleft(unit)
+        self.inbox.append(WorkWaits(unit.queue.id, len(unit.queue.backlog)))
+
+    # -- the turn of the controller
+
+    def turn(self) -> Event:
+        """Tell the scheduler one fact, the oldest or that time has passed, and obey its orders."""
+        event = self.inbox.popleft() if self.inbox else Tick()
+        for action in self.scheduler.handle(event, self.clock.now):
+            self.orders += 1
+            self._obey(action)
+        return event
+
+    def _obey(self, action: Action) -> None:
+        match action:
+            case StartWorker(number, category):
+                self._start(MemoryWorker(number, category))
+            case StopWorker(number):
+                self._ask_to_leave(number)
+            case KillWorker(number) | KillUnit(number, _):
+                if number in self.workers:
+                    self.exit(self.workers[number])
+            case Grant(number, queue, limit):
+                self._grant(number, self.queues[queue], limit)
+            case Limit(number, units):
+                self._limit(number, units)
+            case Release(number):
+                self._release(number)
+            case Interrupt(number, unit):
+                self._interrupt(number, unit)
+            case FailCategory(category):
+                self._fail(category)
+            case Sample(category, on):
+                self.sampling[category] = on
+
+    def _start(self, worker: MemoryWorker) -> None:
+        self.workers[worker.id] = worker
+        ready_after_s = self.start_fate()
+        if ready_after_s is None:
+            self.clock.call_after(0.01, lambda: self.exit(worker) if worker.id in self.workers else None)
+        else:
+            self.clock.call_after(ready_after_s, lambda: self._ready(worker))
+
+    def _ready(self, worker: MemoryWorker) -> None:
+        if worker.id in self.workers:
+            worker.up = True
+            self.inbox.append(WorkerReady(worker.id))
+
+    def _ask_to_leave(self, number: WorkerId) -> None:
+        if worker := self.workers.get(number):
+            worker.leaving = True
+            if not worker.hand:
+                self.exit(worker)
+
+    def _grant(self, number: WorkerId, queue: MemoryQueue, limit: int | None) -> None:
+        if worker := self.workers.get(number):
+            worker.queue = queue
+            worker.allowance = limit
+            self._go_on(worker)
+            self._tell_level(queue)
+
+    def _limit(self, number: WorkerId, units: int) -> None:
+        if worker := self.workers.get(number):
+            worker.allowance = units
+            if units == 0:
+                self._recall(worker)
+
+    def _recall(self, worker: MemoryWorker) -> None:
+        """Take back what is behind the running unit."""
+        while worker.hand and worker.hand[-1].state is U.SENT:
+            self._wait_again(worker.hand.pop(), "recall")
+
+    def _release(self, number: WorkerId) -> None:
+        """Obey, even if the worker was given a unit a moment ago: the scheduler will hear of that, and attach it again."""
+        if worker := self.workers.get(number):
+            worker.queue = None
+            worker.allowance = 0
+
+    def _interrupt(self, number: WorkerId, unit_id: UnitId) -> None:
+        worker = self.workers.get(number)
+        if worker and worker.hand and worker.hand[0].id == unit_id and worker.hand[0].script is not Script.DEAF:
+            self._end(worker)
+
+    def _fail(self, category: str) -> None:
+        self.failed_categories += 1
+        for queue in self.queues.values():
+            while queue.category == category and queue.backlog:
+                unit = queue.backlog.popleft()
+                unit.move("fail")
+                self._look_at_children_of_others(unit)
+
+    # -- workers at work
+
+    def _tell_level(self, queue: MemoryQueue) -> None:
+        self.inbox.append(WorkWaits(queue.id, len(queue.backlog)) if queue.backlog else WorkTaken(queue.id))
+
+    def _go_on(self, worker: MemoryWorker) -> None:
+        """Give the worker what it may have, and say so if that is nothing."""
+        queue = worker.queue
+        while queue and self._may_take(worker, queue):
+            if worker.allowance is not None:
+                worker.allowance -= 1
+            self._hand_over(worker, queue.backlog.popleft())
+            if not queue.backlog:
+                self.inbox.append(WorkTaken(queue.id))
+        if worker.hand and worker.hand[0].state is U.SENT:
+            self._begin(worker)
+        elif not worker.hand and worker.leaving:
+            self.exit(worker)
+        elif not worker.hand:
+            worker.said_dry = True
+            self.inbox.append(WorkerDry(worker.id))
+
+    def _may_take(self, worker: MemoryWorker, queue: MemoryQueue) -> bool:
+        room = len(worker.hand) < self.batch_units and not worker.blocked and not worker.leaving
+        return room and bool(queue.backlog) and worker.allowance != 0 and not queue.paused
+
+    def _hand_over(self, worker: MemoryWorker, unit: MemoryUnit) -> None:
+        unit.move("send")
+        worker.hand.append(unit)
+        worker.said_dry = False
+        if len(worker.hand) == 1:
+            self._begin(worker)
+
+    def _begin(self, worker: MemoryWorker) -> None:
+        unit = worker.hand[0]
+        unit.move("start")
+        unit.starts += 1
+        worker.life += 1
+        half = unit.work_s / 2
+        match unit.script:
+            case Script.WAIT:
+                self._plan(worker, half, lambda: self._block(worker, lambda: self._plan(worker, half, lambda: self._end(worker))))
+            case Script.NEST:
+                self._plan(worker, half, lambda: self._block(worker, lambda: self._nest(worker)))
+            case Script.CRASH:
+                self._plan(worker, half, lambda: self.exit(worker))
+            case _:
+                self._plan(worker, unit.work_s, lambda: self._end(worker))
+
+    def _plan(self, worker: MemoryWorker, seconds: float, step: Callable[[], None]) -> None:
+        life = worker.life
+        self.clock.call_after(seconds, lambda: step() if worker.life == life else None)
+
+    def _block(self, worker: MemoryWorker, then: Callable[[], None]) -> None:
+        worker.blocked = True
+        self.inbox.append(WorkerBlocked(worker.id, BlockedHow.DECLARED))
+        self._recall(worker)
+        then()
+
+    def _nest(self, worker: MemoryWorker) -> None:
+        """Queue two units on the unit's own queue and on a new one; it goes on when both have ended."""
+        unit = worker.hand[0]
+        inner = self.open_queue(unit.queue.category, 2)
+        unit.children += [self.submit(unit.queue, work_s=unit.work_s), self.submit(inner, work_s=unit.work_s)]
+        self._look_at_children(worker)
+
+    def _look_at_children(self, worker: MemoryWorker) -> None:
+        unit = worker.hand[0] if worker.hand else None
+        if unit and worker.blocked and unit.children and all(child.ended for child in unit.children):
+            self._plan(worker, 0.0, lambda: self._end(worker))
+
+    def _look_at_children_of_others(self, unit: MemoryUnit) -> None:
+        for worker in list(self.workers.values()):
+            if worker.hand and unit in worker.hand[0].children:
+                self._look_at_children(worker)
+
+    def _end(self, worker: MemoryWorker) -> None:
+        """End the running unit, one way or the other, and go on."""
+        unit = worker.hand.popleft()
+        worker.life += 1
+        if unit.state is U.STOPPING:
+            self._stopped(unit)
+            self.inbox.append(UnitStopped(unit.id))
+        else:
+            unit.move("return")
+        if worker.blocked:
+            worker.blocked = False
+            self.inbox.append(WorkerUnblocked(worker.id))
+        self._look_at_children_of_others(unit)
+        self._go_on(worker)
