@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -283,4 +284,4 @@ class World(RuleBasedStateMachine):
 World.TestCase.settings = settings(
     max_examples=150, stateful_step_count=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
-TestWorld = World.TestCase
+TestWorld = pytest.mark.slow(World.TestCase)

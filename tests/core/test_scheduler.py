@@ -120,7 +120,7 @@ def test_nested_units_never_wait_for_a_worker_that_waits_for_them() -> None:
         assert told.waits(depth + 1, 1) == [StartWorker(W(depth + 1), "Default")]
         told.ready(depth + 1)
         told.taken(depth + 1)
-    assert [state for state in told.states().values()] == [S.BLOCKED] * 6 + [S.ACTIVE]
+    assert list(told.states().values()) == [S.BLOCKED] * 6 + [S.ACTIVE]
 
 
 def test_it_is_known_how_a_worker_is_blocked() -> None:
@@ -248,7 +248,7 @@ def test_a_category_can_come_back_before_its_workers_are_gone() -> None:
 def test_what_cannot_happen_raises_and_changes_nothing() -> None:
     told = Told()
     told.busy(1, 1)
-    with pytest.raises(IllegalMove, match="'ready' is no move from WorkerState.ACTIVE"):
+    with pytest.raises(IllegalMove, match=r"'ready' is no move from WorkerState\.ACTIVE"):
         told.ready(1)
     told.scheduler.check()
     assert told.states() == {1: S.ACTIVE}

@@ -394,8 +394,7 @@ def make_lane(number: int, *, wide: bool) -> tuple[Lane, list[int]]:
         error_fd, error = make_pipe(undo, wide)
         worker_ends: list[int] = []
         undo.callback(messages.close_all, worker_ends)
-        for descriptor in (theirs.fileno(), board.fd, output, error, output_fd, error_fd):
-            worker_ends.append(os.dup(descriptor))
+        worker_ends += map(os.dup, (theirs.fileno(), board.fd, output, error, output_fd, error_fd))
         board.close_fd()
         os.close(output)
         os.close(error)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from socket import socket as Socket  # noqa: N812  # the lane has a field of that name
 from typing import Protocol
 
 from workq.transport.board import Board
@@ -18,8 +18,8 @@ class Lane:
     number: int
     name: str  # worker_ and the first 8 digits of process_info_id
     process_info_id: str  # a uuid4, new at each start
-    socket: socket.socket  # our end of the private socketpair
-    peer: socket.socket  # the worker's end, kept open here to be able to wake a reader of ours
+    socket: Socket  # our end of the private socketpair
+    peer: Socket  # the worker's end, kept open here to be able to wake a reader of ours
     board: Board
     output_fd: int  # read end of the pipe that is its descriptor 1, non-blocking
     error_fd: int  # the same for descriptor 2

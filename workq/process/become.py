@@ -170,7 +170,7 @@ def exit_code_of(request: SystemExit) -> int:
     """Return what the interpreter would exit with, and print what it would print."""
     if request.code is None or isinstance(request.code, int):
         return int(request.code or 0) & 0xFF
-    print(request.code, file=sys.stderr)
+    sys.stderr.write(f"{request.code}\n")
     return 1
 
 

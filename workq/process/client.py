@@ -287,7 +287,7 @@ def run_forked(given: list[int], error: int, bells: tuple[int, int], config: dic
     for source, target in ((null, 0), (null, 1), (error, 2)):
         os.dup2(source, target)
     become.close_others({0, 1, 2, *given, *bells})
-    sys.stdin, sys.stdout, sys.stderr = (open(number, mode, closefd=False) for number, mode in ((0, "r"), (1, "w"), (2, "w")))
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode, closefd=False) for number, mode in ((0, "r"), (1, "w"), (2, "w")))
     launcher.main(socket.socket(fileno=given[0]), config)
 
 

@@ -78,7 +78,7 @@ def children(pid: int) -> list[int]:
         return [] if os.path.exists("/proc/self") else _children_by_psutil(pid)
     found: list[int] = []
     for thread in threads:
-        found += map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
+        found += map(int, read_small_file(f"/proc/{pid}/task/{thread}/children").split())
     return found
 
 
@@ -96,11 +96,11 @@ def owner_of(pid: int) -> str:
     The name of the process comes first: what was forked but not executed still shows the environment of the launcher,
     which in a launcher that a unit started bears the mark of another worker.
     """
-    name = _read(f"/proc/{pid}/comm").decode(errors="replace").strip()
+    name = read_small_file(f"/proc/{pid}/comm").decode(errors="replace").strip()
     if name.startswith(NAME_PREFIX):
         return name
     mark = MARK.encode() + b"="
-    for variable in _read(f"/proc/{pid}/environ").split(b"\0"):
+    for variable in read_small_file(f"/proc/{pid}/environ").split(b"\0"):
         if variable.startswith(mark):
             return variable[len(mark) :].decode(errors="replace")
     return ""
@@ -120,7 +120,7 @@ def _all_processes() -> list[int]:
         return []
 
 
-def _read(path: str) -> bytes:
+def read_small_file(path: str) -> bytes:
     """Return a small file of /proc, or nothing if its process is gone. ``open()`` would cost twice as much."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -185,28 +185,44 @@ class Launcher:
     # ------------------------------------------------------------ deaths
 
     def reap(self) -> None:
-        """Bury every child that has ended: workers, and orphans that came to us."""
-        while pid := next_dead_child():
-            if pid in self.workers:
-                self.bury_worker(pid)
-            else:
-                self.bury_orphan(pid)
-
-    def bury_worker(self, pid: int) -> None:
-        """Kill the group of a dead worker, report, and sweep.
+        """Reap every child that has ended: workers, and orphans that came to us.
 
         The group comes before the wait: as long as the leader is a zombie its number, which is the group's, is given to nobody.
         """
+        while peeked := self.peek_dead_child():
+            if peeked in self.workers:
+                ending.kill_group(peeked)
+            try:
+                pid, status, usage = os.wait4(peeked, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self.workers:
+                if peeked == -1:
+                    ending.kill_group(pid)  # late, but no earlier moment is known
+                self.bury_worker(pid, status, usage.ru_maxrss * RSS_UNIT_BYTES)
+            else:
+                self.bury_orphan(pid)
+
+    def peek_dead_child(self) -> int:
+        """Return the pid of a child that has ended, without reaping it; 0: there is none; -1: one cannot look without reaping."""
+        if not self.config["pidfd"] or not hasattr(os, "waitid"):
+            return -1
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return 0
+        return found.si_pid if found else 0
+
+    def bury_worker(self, pid: int, status: int, peak_rss_bytes: int) -> None:
+        """Report a death, and kill what the worker has left outside of its group."""
         number, name = self.workers.pop(pid)
-        ending.kill_group(pid)
-        _, status, usage = os.wait4(pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        self.outbox.post((EXITED, number, code, usage.ru_maxrss * RSS_UNIT_BYTES), [])
+        self.outbox.post((EXITED, number, os.waitstatus_to_exitcode(status), peak_rss_bytes), [])
         self.sweep(name)
 
     def bury_orphan(self, pid: int) -> None:
-        """Reap a process that lost its parent. If we killed it, its own children have come to us now: sweep again."""
-        os.waitpid(pid, 0)
+        """A process that had lost its parent is gone. If we killed it, its own children have come to us now: sweep again."""
         name = self.swept.pop(pid, None)
         if name is not None:
             self.sweep(name)
@@ -234,17 +250,6 @@ class Launcher:
                 return
             select.select([self.child_ended], [], [], 0.02)
             drain(self.child_ended)
-
-
-def next_dead_child() -> int:
-    """Return the pid of a child that has ended, without reaping it, or 0."""
-    try:
-        if hasattr(os, "waitid"):
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            return found.si_pid if found else 0
-    except ChildProcessError:
-        pass
-    return 0
 
 
 def drain(descriptor: int) -> None:

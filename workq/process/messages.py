@@ -15,6 +15,7 @@ End-of-file says the rest: to the launcher "end everything and leave", from the 
 
 from __future__ import annotations
 
+import _socket
 import marshal
 import os
 from _socket import CMSG_SPACE, MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET
@@ -26,10 +27,8 @@ if TYPE_CHECKING:
 
     Message = tuple[Any, ...]
 
-try:
-    from _socket import MSG_CMSG_CLOEXEC, MSG_NOSIGNAL
-except ImportError:  # macOS
-    MSG_CMSG_CLOEXEC = MSG_NOSIGNAL = 0
+CLOSE_ON_EXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)  # macOS has neither
+NO_SIGNAL = getattr(_socket, "MSG_NOSIGNAL", 0)
 
 START = 1
 HELLO = 2
@@ -88,14 +87,14 @@ def send(channel: socket, data: bytes, descriptors: list[int]) -> None:
     for index, descriptor in enumerate(descriptors):
         rights[index] = descriptor
     ancillary = [(SOL_SOCKET, SCM_RIGHTS, rights.cast("B"))] if descriptors else []
-    channel.sendmsg([data], ancillary, MSG_DONTWAIT | MSG_NOSIGNAL)
+    channel.sendmsg([data], ancillary, MSG_DONTWAIT | NO_SIGNAL)
 
 
 def receive(channel: socket) -> tuple[Message | None, list[int]]:
     """Take one message and its descriptors, which are not inheritable; None at end-of-file. BlockingIOError: there is none."""
     try:
         space = CMSG_SPACE(DESCRIPTOR_BYTES * MESSAGE_DESCRIPTORS)
-        data, ancillary, _, _ = channel.recvmsg(MESSAGE_BYTES, space, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
+        data, ancillary, _, _ = channel.recvmsg(MESSAGE_BYTES, space, MSG_DONTWAIT | CLOSE_ON_EXEC)
     except BlockingIOError:
         raise
     except OSError:  # ECONNRESET and its like: the other side is gone

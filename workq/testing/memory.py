@@ -53,10 +53,10 @@ from workq.core.events import (
     WorkWaits,
 )
 from workq.core.scheduler import Scheduler
-from workq.core.states import UNIT_ENDS, UNIT_MOVES, UnitState, advance
+from workq.core.states import UNIT_ENDS, UNIT_MOVES, UnitState, WorkerState, advance
 from workq.testing.clock import ManualClock
 
-U = UnitState
+U, W = UnitState, WorkerState
 
 
 class Script(Enum):
@@ -174,14 +174,18 @@ class MemoryEngine:
         if queue.closed:
             unit.move("cancel")
             return unit
-        dry = None if queue.paused else next((worker for worker in self.workers.values() if worker.queue is queue and worker.said_dry), None)
-        if dry is None or dry.leaving:
+        dry = self._dry_worker(queue)
+        if dry is None:
             queue.backlog.append(unit)
             self.inbox.append(WorkWaits(queue.id, len(queue.backlog)))
         else:
             self.inbox.append(WorkerTook(dry.id))
             self._hand_over(dry, unit)
         return unit
+
+    def _dry_worker(self, queue: MemoryQueue) -> MemoryWorker | None:
+        dry = (worker for worker in self.workers.values() if worker.queue is queue and worker.said_dry and not worker.leaving)
+        return None if queue.paused else next(dry, None)
 
     def stop(self, unit: MemoryUnit, reason: StopReason) -> None:
         """End a unit: at once if it has not begun."""
@@ -253,6 +257,22 @@ class MemoryEngine:
             return
         unit.queue.backlog.appendleft(unit)
         self.inbox.append(WorkWaits(unit.queue.id, len(unit.queue.backlog)))
+
+    def check(self) -> None:
+        """Assert that the scheduler's picture is in order and, once it has heard all news, that it is true."""
+        self.scheduler.check()
+        if self.inbox:
+            return
+        for worker in self.workers.values():
+            row = self.scheduler.workers[worker.id]
+            if row.state is not W.STOPPING:
+                assert bool(worker.hand) == (row.state in (W.ACTIVE, W.BLOCKED)), (row, worker)
+                assert worker.blocked == (row.state is W.BLOCKED), (row, worker)
+            for unit in worker.hand:
+                assert unit.state is not U.SENT or not unit.queue.paused, f"unit {unit.id} of a paused queue is in a worker's hands"
+        for queue in self.queues.values():
+            known = self.scheduler.queues.get(queue.id)
+            assert (known.units if known else 0) == len(queue.backlog), (known, queue)
 
     # -- the turn of the controller
 
@@ -336,8 +356,9 @@ class MemoryEngine:
 
     def _fail(self, category: str) -> None:
         self.failed_categories += 1
-        for queue in self.queues.values():
-            while queue.category == category and queue.backlog:
+        for queue in [queue for queue in self.queues.values() if queue.category == category and queue.backlog]:
+            self.inbox.append(WorkTaken(queue.id))  # older news that units wait may stand in the inbox
+            while queue.backlog:
                 unit = queue.backlog.popleft()
                 unit.move("fail")
                 self._look_at_children_of_others(unit)

@@ -44,7 +44,7 @@ class Simulation:
         0
     """
 
-    def __init__(self, seed: int, faults: Faults = Faults()) -> None:  # noqa: B008  (frozen)
+    def __init__(self, seed: int, faults: Faults = Faults()) -> None:
         self.seed = seed
         self.faults = faults
         self.random = Random(seed)
@@ -140,7 +140,7 @@ class Simulation:
         while self._step():
             self.turns += 1
             assert self.turns < MAX_TURNS, "it does not end"
-            self.world.scheduler.check()
+            self.world.check()
 
     def _step(self) -> bool:
         """Tell one fact, or let time pass until the next thing happens; news is sometimes overtaken by what happens next."""
@@ -180,7 +180,7 @@ class Simulation:
         assert left == ({}, {}, {}, {}, None), left
 
 
-def simulate(schedules: int, seed: int = 0, faults: Faults = Faults()) -> dict[str, int]:  # noqa: B008  (frozen)
+def simulate(schedules: int, seed: int = 0, faults: Faults = Faults()) -> dict[str, int]:
     """Run so many schedules, from `seed` upwards, and return the sums of their statistics."""
     total: dict[str, int] = {}
     for number in range(seed, seed + schedules):

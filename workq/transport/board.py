@@ -28,14 +28,13 @@ LARGE = 2  # the unit whose result is on its way through the socket
 BATCH_AT = 3  # time.monotonic_ns() at the start of the batch
 BEAT = 4  # time.monotonic_ns() of its last heartbeat
 BLOCKED = 5  # how many declared waits its main thread is in
-PHASE = 6  # see the PHASE_ values
+FRAMES = 6  # how many frames it has sent up, results and bells left out
 # -- words written by the parent, on another cache line
 LIMIT = 16
 WAIT = 17
-READ = 18  # how far the ring has been read, in bytes since the start
+READ = 18  # the position up to which the ring has been read
 TARGET = 19  # the unit that is to be interrupted
 
-PHASE_START, PHASE_IDLE, PHASE_UNIT, PHASE_EXIT = range(4)
 NOBODY, LEADER, CONTROLLER, LONE = range(4)  # the values of WAIT: whom to ring
 NO_LIMIT = (1 << 63) - 1
 
@@ -55,7 +54,7 @@ KIND_BITS = 4
 (
     KIND_NONE,  # None
     KIND_INT,  # a small non-negative int, in the header
-    KIND_PICKLE,  # header: kind | offset << 4 | length << 24
+    KIND_PICKLE,  # header: kind | length << 4 | position << 21; the position in the ring counts on and on, modulo POSITION_MASK + 1
     KIND_MARSHAL,  # the same, for a value of a built-in type: reading it runs no code of anybody
     KIND_ERROR,  # what codec.dump_error made
     KIND_INTERRUPTED,  # ExternalInterrupt ended it; payload as for an error
@@ -65,9 +64,11 @@ KIND_BITS = 4
     KIND_TRUE,
     KIND_FALSE,
 ) = range(11)
-OFFSET_BITS = 20
-LENGTH_SHIFT = KIND_BITS + OFFSET_BITS
-OFFSET_MASK = (1 << OFFSET_BITS) - 1
+LENGTH_SHIFT = KIND_BITS
+LENGTH_MASK = (1 << 17) - 1
+POSITION_SHIFT = LENGTH_SHIFT + 17
+POSITION_MASK = (1 << 42) - 1
+RING_MASK = RING_BYTES - 1
 INT_LIMIT = 1 << 59
 
 FENCE_EACH_UNIT = os.uname().machine not in ("x86_64", "i686", "AMD64")
@@ -84,12 +85,11 @@ class Board:
         ring: The bytes of the payloads.
     """
 
-    __slots__ = ("fd", "words", "headers", "ends", "ring", "_map")
+    __slots__ = ("ends", "fd", "headers", "ring", "words")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._map = mmap.mmap(fd, BOARD_BYTES)
-        view = memoryview(self._map)
+        view = memoryview(mmap.mmap(fd, BOARD_BYTES))
         self.words = view[: WORDS * 8].cast("Q")
         self.headers = view[_HEADERS_AT:_ENDS_AT].cast("Q")
         self.ends = view[_ENDS_AT:_RING_AT].cast("Q")
@@ -122,11 +122,14 @@ class Board:
             self.fd = -1
 
     def close(self) -> None:
-        """Give the memory back. Safe to call twice; the words must not be touched afterwards."""
+        """Let go of the memory, and keep the words as they were. Safe to call twice.
+
+        Nothing is released by force: another thread may just be looking, and the memory goes with the last who does.
+        """
         self.close_fd()
-        for view in (self.words, self.headers, self.ends, self.ring):
-            view.release()
-        self._map.close()
+        self.words = memoryview(bytearray(self.words)).cast("Q")
+        self.headers = self.ends = memoryview(bytearray(SLOTS * 8)).cast("Q")
+        self.ring = memoryview(b"")
 
 
 def _anonymous_file(size: int) -> int:

@@ -1,0 +1,88 @@
+"""workq: an in-process work queue that runs calls in worker processes, and that no call can break.
+
+The names below are loaded on first use: a worker process imports this package too, and must not load the manager.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from workq.category import Category as Category
+    from workq.context import UnitInfo as UnitInfo
+    from workq.context import blocking as blocking
+    from workq.context import current_unit as current_unit
+    from workq.context import flush as flush
+    from workq.context import is_worker_job as is_worker_job
+    from workq.controller import Controller as Controller
+    from workq.errors import ArgumentError as ArgumentError
+    from workq.errors import CategoryError as CategoryError
+    from workq.errors import ForkedError as ForkedError
+    from workq.errors import Halt as Halt
+    from workq.errors import LaunchError as LaunchError
+    from workq.errors import PicklingError as PicklingError
+    from workq.errors import QueueClosed as QueueClosed
+    from workq.errors import RemoteError as RemoteError
+    from workq.errors import RemoteTraceback as RemoteTraceback
+    from workq.errors import ResultError as ResultError
+    from workq.errors import UnitCancelled as UnitCancelled
+    from workq.errors import UnitFailed as UnitFailed
+    from workq.errors import UnitTimeout as UnitTimeout
+    from workq.errors import WaitError as WaitError
+    from workq.errors import WorkErrors as WorkErrors
+    from workq.errors import WorkerHalted as WorkerHalted
+    from workq.errors import WorkqError as WorkqError
+    from workq.interruption import ExternalInterrupt as ExternalInterrupt
+    from workq.manager import WorkMgr as WorkMgr
+    from workq.unit import Unit as Unit
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "workq.category": ("Category",),
+    "workq.context": ("UnitInfo", "blocking", "current_unit", "flush", "is_worker_job"),
+    "workq.controller": ("Controller",),
+    "workq.errors": (
+        "ArgumentError",
+        "CategoryError",
+        "ForkedError",
+        "Halt",
+        "LaunchError",
+        "PicklingError",
+        "QueueClosed",
+        "RemoteError",
+        "RemoteTraceback",
+        "ResultError",
+        "UnitCancelled",
+        "UnitFailed",
+        "UnitTimeout",
+        "WaitError",
+        "WorkErrors",
+        "WorkerHalted",
+        "WorkqError",
+    ),
+    "workq.interruption": ("ExternalInterrupt",),
+    "workq.manager": ("WorkMgr",),
+    "workq.unit": ("Unit",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME_OF)
+
+if sys.platform == "win32":  # pragma: no cover
+    raise ImportError("workq needs a POSIX system (Linux, macOS, BSD): it passes descriptors between processes, which Windows has not.")
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'workq' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

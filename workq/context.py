@@ -1,0 +1,120 @@
+"""What code inside a unit may use. Loaded by parents and workers; knows neither side's rooms.
+
+A worker puts its own side here (`enter`) before it runs anything of anybody; in every other process `_side` is None.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Protocol
+
+    class Side(Protocol):
+        """What a worker process offers to the code that runs in it."""
+
+        pid: int
+        name: str
+        process_info_id: str
+        category: str
+
+        def current_unit(self) -> UnitInfo | None: ...
+        def flush(self) -> None: ...
+        def block(self) -> None: ...
+        def unblock(self) -> None: ...
+
+
+_side: Side | None = None
+
+
+class UnitInfo:
+    """The unit that runs here.
+
+    Attributes:
+        id: Its number within its queue.
+        name: The name that ``options(name=…)`` gave it, else that of its function.
+        queue: The name of its queue.
+        attempt: 1 at the first try, more where ``retries`` brought it back.
+        worker: The name of the worker.
+    """
+
+    __slots__ = ("attempt", "id", "name", "queue", "worker")
+
+    def __init__(self, id: int, name: str, queue: str, attempt: int, worker: str) -> None:
+        self.id = id
+        self.name = name
+        self.queue = queue
+        self.attempt = attempt
+        self.worker = worker
+
+    def __repr__(self) -> str:
+        return f"<unit {self.queue}:{self.id} {self.name} attempt {self.attempt} in {self.worker}>"
+
+
+def enter(side: Side) -> None:
+    """Called once by a worker, before anything else runs in it."""
+    global _side
+    _side = side
+
+
+def side() -> Side | None:
+    """Return the worker's side, or None in a process that is no worker (a child that a unit forked is none)."""
+    if _side is not None and _side.pid == os.getpid():
+        return _side
+    return None
+
+
+def is_worker_job() -> bool:
+    """Return True in a worker: in its units, their threads, its set-up and its initializer.
+
+    False in the parent, and in a process that the application or a unit has started.
+
+    >>> is_worker_job()
+    False
+    """
+    return side() is not None
+
+
+def current_unit() -> UnitInfo | None:
+    """Return what runs here, or None outside of a unit.
+
+    >>> current_unit() is None
+    True
+    """
+    here = side()
+    return here.current_unit() if here is not None else None
+
+
+def flush() -> None:
+    """Hand the output that the unit has written so far to the parent now. Does nothing outside of a unit."""
+    here = side()
+    if here is not None:
+        here.flush()
+
+
+class blocking:
+    """Say that the unit waits for something, so that another worker may stand in for it meanwhile.
+
+    ``with workq.blocking():`` around a wait makes the worker *blocked*: it is not counted as active. Only the main thread of a unit
+    counts; elsewhere, and outside of a unit, it does nothing. It may be nested.
+
+    >>> with blocking():
+    ...     pass
+    """
+
+    __slots__ = ("_here",)
+
+    def __init__(self) -> None:
+        self._here: Side | None = None
+
+    def __enter__(self) -> blocking:
+        self._here = side()
+        if self._here is not None:
+            self._here.block()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self._here is not None:
+            self._here.unblock()

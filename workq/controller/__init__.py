@@ -1,0 +1,7 @@
+"""The acting half: one thread around the core, and the hot path beside it. It performs; it never decides.
+
+May import ``engines``, ``core``, ``process``, ``transport`` and what lies below; never ``manager``."""
+
+from workq.controller.controller import Controller
+
+__all__ = ["Controller"]

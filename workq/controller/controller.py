@@ -1,0 +1,305 @@
+"""Controller: runs all pools of a process. The face for whoever wants several in one process, and the one made on first use."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from workq.category import STANDARD, Category, standard_categories, unknown_category
+from workq.config import DEFAULTS, Settings
+from workq.controller.delivery import Delivery
+from workq.controller.dispatch import Dispatcher
+from workq.controller.loop import Loop
+from workq.controller.records import NEVER, Options, Queue
+from workq.controller.waiting import Lead
+from workq.core.events import CategoryAdded, CategoryRemoved, Limits, QueueId, QueueOpened, QueuePaused, QueueResumed
+from workq.core.states import UnitState, WorkerState
+from workq.engines.protocol import Engine
+from workq.errors import CategoryError, ForkedError, Halt
+from workq.errors import QueueClosed as QueueClosedError
+from workq.unit import PENDING, Unit, cancelled
+
+if TYPE_CHECKING:
+    from workq.statistics import Metrics, QueueStatistics, WorkerTable
+
+logger = logging.getLogger("workq")
+
+
+class Controller:
+    """Runs worker processes for any number of queues. Most programs never name it: ``WorkMgr`` uses a default one.
+
+    It starts nothing until a unit is queued: then one thread, a small launcher process, and workers one by one. Every method may be
+    called from any thread.
+
+    Args:
+        settings: Limits and time-outs, see ``workq.config.Settings``.
+        start_method: ``"launcher"`` (workers are forked by a small process of workq's own) or ``"fork"`` (by a fork of the application).
+        launcher_argv: A command to start the launcher with; its item ``"{command}"`` stands for the launcher's own,
+            as in ``["nice", "-n5", "{command}"]``.
+        name: Shown in the names of its threads.
+
+    >>> from workq import Controller, WorkMgr
+    >>> with Controller() as controller:
+    ...     with WorkMgr(1, controller=controller) as wq:
+    ...         wq.queue(len, "four").result()
+    4
+    """
+
+    _default: Controller | None = None
+    _default_lock = threading.Lock()
+
+    def __init__(
+        self,
+        *,
+        settings: Settings = DEFAULTS,
+        start_method: str | None = None,
+        launcher_argv: Sequence[str] | None = None,
+        name: str = "workq",
+        engine: Callable[[tuple[int, int]], Engine] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.name = name
+        self.categories: dict[str, Category] = standard_categories()
+        self.queues: weakref.WeakValueDictionary[QueueId, Queue] = weakref.WeakValueDictionary()
+        self.forked = False
+        self.closed = False
+        self.delivery = Delivery(name)
+        self.call_numbers = count(1)
+        self._make_engine = engine
+        self._start_method = start_method or os.environ.get("WORKQ_START_METHOD", "launcher")
+        self._launcher_argv = launcher_argv
+        self._opening = threading.Lock()
+        self.loop: Loop | None = None
+        self.halts: list[Halt] = []
+        self.halt_callbacks: list[Callable[[Halt], object]] = []
+        _living.add(self)
+
+    # ------------------------------------------------------------ making and ending
+
+    @classmethod
+    def default(cls) -> Controller:
+        """Return the controller that queues use which name none; made on first use, ended with the interpreter."""
+        with cls._default_lock:
+            controller = cls._default
+            if controller is None or controller.closed or controller.forked:
+                controller = cls._default = cls()
+            return controller
+
+    def running(self) -> Loop:
+        """Return the acting parts, made at the first call."""
+        loop = self.loop
+        if loop is not None and not self.forked and not self.closed:
+            return loop
+        self.check_usable()
+        with self._opening:
+            if self.loop is None:
+                self.loop = Loop(self, self._engine)
+        return self.loop
+
+    def _engine(self, bells: tuple[int, int]) -> Engine:
+        if self._make_engine is not None:
+            return self._make_engine(bells)
+        from workq.engines.local import LocalEngine
+
+        return LocalEngine(bells, start_method=self._start_method, launcher_argv=self._launcher_argv)
+
+    def check_usable(self) -> None:
+        """Raise where this process is a fork of the one that made it, or where it was closed."""
+        if self.forked:
+            raise ForkedError(
+                "this controller belongs to the process that this one was forked from; make a new WorkMgr, with no controller= or a new one"
+            )
+        if self.closed:
+            raise QueueClosedError("the controller has been closed; nothing more can be queued on it")
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Delete all queues, end all workers and the thread. Bounded by ``timeout`` and the queues' ``delete_timeout``, seconds.
+
+        Units that have not ended are cancelled; a running one is interrupted, then killed.
+        """
+        if self.closed or self.forked:
+            return
+        self.closed = True
+        loop = self.loop
+        if loop is not None:
+            loop.close(timeout)
+        self.delivery.close(timeout)
+        _living.discard(self)
+
+    def __enter__(self) -> Controller:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------ categories
+
+    def category(self, name: str) -> Category:
+        """Return the category of this name. Raises CategoryError, which names those that exist."""
+        try:
+            return self.categories[name]
+        except (KeyError, TypeError):
+            raise unknown_category(name, list(self.categories)) from None
+
+    def add_category(self, category: Category) -> None:
+        """Make a category, or change the limits of the one of that name; running units are not touched."""
+        self.check_usable()
+        self.categories[category.name] = category
+        if self.loop is not None:
+            self.loop.tell(CategoryAdded(category.name, limits_of(category)))
+
+    def delete_category(self, name: str) -> None:
+        """Delete a category that no open queue uses. Raises CategoryError for the three that always exist."""
+        self.category(name)
+        if name in STANDARD:
+            raise CategoryError(f"category {name!r} always exists and cannot be deleted")
+        if any(queue.category == name and not queue.closed for queue in list(self.queues.values())):
+            raise CategoryError(f"category {name!r} still has open queues; close them first")
+        del self.categories[name]
+        if self.loop is not None:
+            self.loop.tell(CategoryRemoved(name))
+
+    # ------------------------------------------------------------ queues (for manager.py)
+
+    def open_queue(self, queue: Queue) -> None:
+        """Make a queue known to the core, at its first unit."""
+        loop = self.running()
+        self.queues[queue.number] = queue
+        loop.tell(QueueOpened(queue.number, queue.category, queue.max_workers))
+        loop.start()
+
+    def pause_queue(self, queue: Queue, paused: bool) -> None:
+        """Have workers take no new unit of a queue, or take them again."""
+        loop = self.running()
+        with loop.dispatcher.lock:
+            queue.paused = paused
+            queue.told = 0
+        loop.tell(QueuePaused(queue.number) if paused else QueueResumed(queue.number))
+        loop.look_at(queue)
+
+    def close_queue(self, queue: Queue) -> None:
+        """Drop what waits and stop what runs; returns at once. May be called from a finalizer: it takes no lock."""
+        queue.closed = True
+        if self.loop is not None and not self.forked and not self.closed:
+            self.loop.command(self.loop.delete_queue, queue)
+
+    def cancel(self, unit: Unit[Any]) -> bool:
+        """Ask that a unit ends; see ``Unit.cancel``."""
+        loop = self.running()
+        lock = loop.dispatcher.lock
+        if not lock._is_owned():  # type: ignore[attr-defined]
+            with lock:
+                if unit.value is not PENDING:
+                    return unit.cancelled()
+                if loop.dispatcher.waits(unit):
+                    unit.value = cancelled(unit, "before it had begun")
+                    unit.call.queue.cancelled += 1
+                    unit.call.queue.ended.append(unit)
+                    loop.dispatcher.trim(unit.call.queue)
+            if unit.value is not PENDING:
+                if unit.extra is not None:
+                    loop.after_end(unit)
+                loop.lead.wake_all()
+                return True
+        loop.command(loop.stop_unit, unit)
+        return True
+
+    def state_of(self, unit: Unit[Any]) -> UnitState:
+        """Return the state of a unit that has not ended."""
+        loop = self.loop
+        if loop is None or self.forked:
+            return UnitState.QUEUED
+        return loop.dispatcher.state_of(unit)
+
+    def wait_unit(self, unit: Unit[Any], timeout: float | None) -> None:
+        """Wait until a unit has ended. Raises TimeoutError."""
+        self.wait(lambda: unit.value is not PENDING, timeout, f"unit {unit.label} has not ended")
+
+    def wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
+        """Wait until `ready()`. Raises TimeoutError that says `what` after ``timeout`` seconds."""
+        if self.forked:
+            self.check_usable()
+        loop = self.loop
+        if loop is None:
+            raise QueueClosedError("nothing was queued, so nothing can be waited for")
+        if threading.current_thread() is loop.thread:
+            raise RuntimeError("the controller's own thread cannot wait")
+        if not loop.lead.wait(ready, timeout):
+            raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
+
+    # ------------------------------------------------------------ seeing
+
+    def on_halt(self, callback: Callable[[Halt], object]) -> None:
+        """Have ``callback(halt)`` called, in workq's delivery thread, for each worker that ends by itself or has stopped beating."""
+        self.halt_callbacks.append(callback)
+
+    def workers(self) -> WorkerTable:
+        """Return the worker processes as they are now: prints as a table, and is a sequence of rows."""
+        from workq.statistics import worker_table
+
+        return worker_table(self)
+
+    def metrics(self) -> Metrics:
+        """Return the counters of all categories as they are now: prints as a table, and has named fields."""
+        from workq.statistics import metrics
+
+        return metrics(self)
+
+    def statistics(self, queue: Queue) -> QueueStatistics:
+        """Return the counters of one queue."""
+        from workq.statistics import queue_statistics
+
+        return queue_statistics(self, queue)
+
+    def states(self) -> dict[int, WorkerState]:
+        """Return the state of each worker, by number."""
+        loop = self.loop
+        return {} if loop is None else {int(number): row.state for number, row in list(loop.core.workers.items())}
+
+    def __repr__(self) -> str:
+        state = "forked" if self.forked else "closed" if self.closed else "open"
+        return f"<Controller {self.name} {state}, {0 if self.loop is None else len(self.loop.dispatcher.workers)} workers>"
+
+
+def limits_of(category: Category) -> Limits:
+    """Return what the core has to know of a category."""
+    return Limits(category.max_active_workers, category.max_total_workers, category.always_queue)
+
+
+# ---------------------------------------------------------------- forks and the interpreter's exit
+
+_living: weakref.WeakSet[Controller] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    """After a fork of the application: the child's copy refuses use, and touches nothing of the parent's."""
+    Controller._default_lock = threading.Lock()
+    Controller._default = None
+    for controller in list(_living):
+        controller.forked = True
+        for queue in list(controller.queues.values()):
+            queue.closed = True
+    _living.clear()
+
+
+def _close_at_exit() -> None:
+    """The interpreter ends: bounded in time, one warning that counts what was dropped."""
+    deadline = time.monotonic() + 5.0
+    for controller in list(_living):
+        dropped = sum(queue.open_units() for queue in list(controller.queues.values()))
+        if dropped:
+            logger.warning("the interpreter ends: %d units that had not ended are dropped; wq.sync() waits for them", dropped)
+        controller.close(max(0.1, deadline - time.monotonic()))
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+atexit.register(_close_at_exit)
+
+__all__ = ["NEVER", "Controller", "Options", "limits_of"]

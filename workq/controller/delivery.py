@@ -1,0 +1,134 @@
+"""What reaches the application's own code: done-callbacks, halts, log records, output.
+
+All of it runs in one thread of its own, one at a time, in order: a callback may take its time, raise, queue units or wait for them,
+and neither the controller nor a leader is held up by it. The thread starts with the first delivery.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from workq.transport.records import load_record
+
+if TYPE_CHECKING:
+    from workq.controller.records import Queue, Worker
+    from workq.unit import Unit
+
+logger = logging.getLogger("workq")
+logger.addHandler(logging.NullHandler())
+
+MOST_PENDING_RECORDS = 100_000  # log records that wait for their handlers; what is beyond is counted and dropped
+
+
+class Delivery:
+    """The thread that calls the application, and the list of what it has to call. Any thread may add."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._wake = threading.Semaphore(0)
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._dropped = 0
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Have a function of the application called."""
+        self._jobs.append((function, arguments))
+        self._wake.release()
+        if self._thread is None:
+            self._start()
+
+    def record(self, worker: Worker, unit: str | None, data: bytes) -> None:
+        """Have a worker's log record handled by this process's loggers."""
+        if len(self._jobs) < MOST_PENDING_RECORDS:
+            self.call(_handle_record, worker, unit, data)
+        else:
+            self._dropped += 1
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until everything that was added before has been delivered; at once in the delivery thread itself."""
+        if self._thread is None or threading.current_thread() is self._thread or not self._jobs:
+            return True
+        done = threading.Event()
+        self.call(done.set)
+        return done.wait(timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """Deliver what is left and end the thread."""
+        thread = self._thread
+        if thread is None or threading.current_thread() is thread:
+            return
+        self.call(_stop)
+        thread.join(timeout_s)
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name=f"{self._name}-delivery", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter is ending: nobody is there to be called
+                    return
+                self._thread = thread
+
+    def _run(self) -> None:
+        while True:
+            self._wake.acquire()
+            function, arguments = self._jobs.popleft()
+            if function is _stop:
+                self._thread = None
+                return
+            try:
+                function(*arguments)
+            except BaseException:
+                logger.exception("a callback raised: %r", function)
+            del function, arguments
+            if self._dropped:
+                dropped, self._dropped = self._dropped, 0
+                logger.warning("%d log records of workers were dropped: their handlers are too slow", dropped)
+
+    # ------------------------------------------------------------ output
+
+    def emit(self, queue: Queue) -> None:
+        """Write the output of units that have ended, each whole, in order of completion, to this process's streams.
+
+        Runs in the thread that waits (sync, result, …), so that it shows where a person looks for it: in the cell, at the prompt.
+        """
+        outputs = queue.outputs
+        while outputs:
+            try:
+                unit = outputs.popleft()
+            except IndexError:
+                return
+            if queue.output_to == "discard" or unit.extra is None:
+                continue
+            write_output(unit)
+
+
+def write_output(unit: Unit[Any]) -> None:
+    """Write what a unit has printed. A stream that is None or closed takes nothing, and nothing is said of it."""
+    assert unit.extra is not None
+    for number, text in unit.extra.output:
+        stream = sys.stderr if number == 2 else sys.stdout
+        try:
+            stream.write(text)
+            stream.flush()
+        except (AttributeError, ValueError, OSError):
+            continue
+
+
+def _handle_record(worker: Worker, unit: str | None, data: bytes) -> None:
+    record = load_record(data)
+    record.workq_unit, record.workq_worker, record.workq_pid = unit, worker.name, worker.pid
+    target = logging.getLogger(record.name)
+    if target.isEnabledFor(record.levelno):
+        target.handle(record)
+
+
+def _stop() -> None:
+    """Marks the end of the list."""

@@ -1,0 +1,467 @@
+"""The hot path: from a queue's backlog to a worker's socket, and from its board back to the unit.
+
+Two locks, always taken in this order:
+
+* ``lead``: the right to read boards and sockets. A waiting thread holds it, else the controller (waiting.py).
+* ``lock``: backlogs, batches, frames. Held for microseconds, never while user code runs, never while waiting for anything.
+
+A signal handler of the application may raise in the main thread between any two bytecodes of this file. Therefore each step that
+must be whole is one store or one call of C, and everything half done is found again by the next one who comes (`mend`):
+
+1. units leave the backlog and enter ``worker.forming`` in one call (``list.extend`` over ``deque.popleft``);
+2. the batch enters ``worker.batches``; 3. it is sent, and marked so. A frame that is sent twice is ignored by the worker, as it
+   names the number of its first unit;
+4. reading: the unit is settled, then ``batch.at`` moves. Whoever reads next begins there, and settles again what was settled.
+"""
+
+from __future__ import annotations
+
+import threading
+from itertools import islice, repeat, starmap
+from marshal import dumps as marshal_dumps
+from marshal import loads as marshal_loads
+from typing import TYPE_CHECKING, Any
+
+from workq.config import Settings
+from workq.controller.records import GHOST, Batch, Call, Queue, Worker
+from workq.core.states import UnitState
+from workq.transport.board import (
+    BATCH_AT,
+    CONTROLLER,
+    FINISHED,
+    FRAMES,
+    KIND_BITS,
+    KIND_ERROR,
+    KIND_FALSE,
+    KIND_INT,
+    KIND_INTERRUPTED,
+    KIND_MARSHAL,
+    KIND_NONE,
+    KIND_NOTED,
+    KIND_PICKLE,
+    KIND_SKIPPED,
+    KIND_SOCKET,
+    KIND_TRUE,
+    LARGE,
+    LENGTH_MASK,
+    LENGTH_SHIFT,
+    LIMIT,
+    MASK,
+    NO_LIMIT,
+    POSITION_SHIFT,
+    READ,
+    RING_MASK,
+    SLOTS,
+    STARTED,
+    WAIT,
+    barrier_everywhere,
+)
+from workq.transport.channel import DOWN_UNITS, UP_RESULT, down_frame
+from workq.unit import PENDING, Ended, Raw, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LONG_S = 0.01  # units that take longer than this are sent with one batch of credit instead of two
+KIND_MASK = (1 << KIND_BITS) - 1
+
+
+class Dispatcher:
+    """Sends units and reads results for all workers of one controller."""
+
+    def __init__(self, settings: Settings, post: Callable[[], None], frame_arrived: Callable[[Worker, int, Any], None]) -> None:
+        self.settings = settings
+        self.lock = threading.RLock()  # re-entrant only so that its owner can be told; nobody enters it twice
+        self.workers: list[Worker] = []  # replaced whole, by the controller, under the lock
+        self.want = CONTROLLER  # whom workers are to ring: the leader while there is one
+        self.wanted_dry = False  # a queue waits for a worker: the controller wants to hear of each that runs dry
+        self.post = post  # wakes the controller
+        self.frame_arrived = frame_arrived  # takes a frame other than a result; called under the lead, runs no user code
+        self.after_end: Callable[[Unit[Any]], None] = lambda unit: None  # callbacks, waiters: for units that have an `extra`
+        self.watch_time: Callable[[float], None] = lambda timeout_s: None
+        self.failed_end: Callable[[Worker, Unit[Any], int, Any], Any] = lambda worker, unit, kind, payload: None
+
+    # ------------------------------------------------------------ sending
+
+    def dispatch(self, queue: Queue) -> None:
+        """Give waiting units to the queue's workers, as many as their credit allows. Under the lock.
+
+        Idle workers get a unit at once. While workers are busy units pile up, and the next frame takes as many as fit in
+        ``batch_target_s`` of measured work: two batches of credit while units are short, one when they are long.
+        """
+        settings = self.settings
+        estimate = queue.estimate_s
+        credit = 2 if estimate < LONG_S else 1
+        most = 8
+        if estimate:
+            most = min(
+                settings.batch_units, int(settings.batch_target_s / estimate) or 1, int(settings.batch_bytes / queue.bytes_each) or 1
+            )
+        workers = queue.workers
+        for worker in workers if len(workers) == 1 else sorted(workers, key=_batches_in_flight):
+            pending = queue.front()
+            if not pending or queue.paused:
+                break
+            if not self._may_take(worker, credit, estimate):
+                continue
+            number = min(most, -(-len(pending) // queue.max_workers), len(pending))
+            if worker.allowance is not None:
+                number = min(number, worker.allowance)
+                worker.allowance -= number
+            self._form(queue, worker, pending, number)
+        queue.room = any(self._may_take(worker, credit, estimate) for worker in workers)
+        self._tell_waiting(queue)
+
+    def _may_take(self, worker: Worker, credit: int, estimate: float) -> bool:
+        flying = len(worker.batches)
+        if flying >= credit or (flying and not estimate) or worker.limited or worker.told_blocked:
+            return False
+        return not worker.outgoing.waiting and not worker.leaving and not worker.exited and worker.allowance != 0
+
+    def _form(self, queue: Queue, worker: Worker, pending: Any, number: int) -> None:
+        """Move units from a backlog to a worker, in steps that can be taken up again."""
+        batch = worker.forming
+        if batch is None:
+            if not worker.batches:
+                self._unlimit(worker)
+            first = worker.batches[-1].first + len(worker.batches[-1].units) if worker.batches else worker.next_number
+            batch = worker.forming = Batch(queue, first)
+        try:
+            batch.units.extend(starmap(pending.popleft, repeat((), number)))
+        except IndexError:
+            pass  # somebody else's hand in the backlog: fewer than there seemed
+        self.mend(worker)
+
+    def _unlimit(self, worker: Worker) -> None:
+        if worker.limited:
+            worker.words[LIMIT] = NO_LIMIT
+            worker.limited = False
+
+    def mend(self, worker: Worker) -> None:
+        """Complete what was begun with a worker's batches: now, or after an exception struck between two steps."""
+        batch = worker.forming
+        if batch is not None:
+            if batch.units and (not worker.batches or worker.batches[-1] is not batch) and not batch.sent:
+                worker.batches.append(batch)
+            worker.forming = None
+        for batch in tuple(worker.batches):
+            if not batch.sent:
+                worker.next_number = batch.first + len(batch.units)
+                worker.words[WAIT] = self.want
+                calls = {unit.call.number: unit.call for unit in batch.units}
+                worker.outgoing.send(self._frame(worker, batch, calls))
+                worker.known.update(calls)
+                batch.sent = True
+                timeouts = [call.options.timeout for call in calls.values() if call.options.timeout is not None]
+                if timeouts:
+                    self.watch_time(min(timeouts))
+
+    def _frame(self, worker: Worker, batch: Batch, calls: dict[int, Call]) -> bytes:
+        """Return a batch as bytes. marshal frames a list of bytes at 10 ns each and keeps no memo between units."""
+        units = batch.units
+        same = len(calls) == 1
+        if same:
+            number = units[0].call.number
+            items: list[Any] = [unit.data for unit in units]
+        else:
+            number = 0
+            items = [(unit.call.number, unit.data) for unit in units]
+        news: dict[str, Any] | None = None
+        if not calls.keys() <= worker.known:
+            news = {"functions": [_introduction(call) for call in calls.values() if call.number not in worker.known]}
+        for index, unit in enumerate(units):  # few are not as the others: cancelled ones, and those that come again
+            if unit.extra is not None:
+                if unit.value is not PENDING:
+                    items[index] = None
+                elif unit.extra.attempts > 1:
+                    news = news or {}
+                    news.setdefault("attempts", {})[unit.id] = unit.extra.attempts
+            elif unit.value is not PENDING:
+                items[index] = None
+        payload = marshal_dumps((batch.first, number, items, [unit.id for unit in units], news), 2)
+        batch.queue.bytes_each = len(payload) / len(units) + 1
+        return down_frame(DOWN_UNITS, payload)
+
+    def _tell_waiting(self, queue: Queue) -> None:
+        """Have the core know of units that the workers of a queue cannot take now."""
+        if queue.pending or queue.ranked:
+            if queue.depth() > queue.told and not queue.paused:
+                self.post()
+
+    # ------------------------------------------------------------ reading (under the lead)
+
+    def read(self, worker: Worker) -> int:
+        """Settle the units that a worker has ended since the last look; return how many."""
+        words = worker.words
+        if words[FRAMES] != worker.frames_read or worker.waits_for_large or worker.incoming.partial:
+            self._take_frames(worker)
+        ended = max(words[FINISHED], words[STARTED] - 1)
+        if words[LARGE] > ended:
+            ended = words[LARGE]  # its bytes are on their way
+        total = 0
+        while worker.batches:
+            batch = worker.batches[0]
+            at, units = batch.at, batch.units
+            upto = min(ended - batch.first + 1, len(units))
+            if at < upto:
+                total += self._settle(worker, batch, at, upto)
+                if batch.at < upto:
+                    break  # a large result is not there yet
+            if batch.at < len(units) or not batch.sent:
+                break
+            self._measure(worker, batch)
+            worker.batches.popleft()
+        if total:
+            worker.waits_for_large = worker.waits_for_large and bool(worker.batches)
+            worker.units_done += total
+            if worker.queue is not None:
+                worker.queue.room = True
+            if words[READ] != worker.read_at:
+                words[READ] = worker.read_at
+        return total
+
+    def _settle(self, worker: Worker, batch: Batch, at: int, upto: int) -> int:
+        """Settle units `at` to `upto` of a batch; stop early where a result has not arrived whole."""
+        board = worker.lane.board
+        first = (batch.first + at) & MASK
+        stop = first + upto - at
+        if stop <= SLOTS:
+            heads, ends = board.headers[first:stop].tolist(), board.ends[first:stop].tolist()
+        else:
+            heads = board.headers[first:].tolist() + board.headers[: stop - SLOTS].tolist()
+            ends = board.ends[first:].tolist() + board.ends[: stop - SLOTS].tolist()
+        units, ring, queue, ended = batch.units, board.ring, batch.queue, batch.queue.ended
+        before = self.begun_ns(worker, batch, at)
+        start = at
+        done = 0
+        for header, now in zip(heads, ends, strict=True):
+            unit = units[at]
+            kind = header & KIND_MASK
+            if kind == KIND_NONE:
+                value: Any = None
+            elif kind == KIND_INT:
+                value = header >> KIND_BITS
+            elif kind == KIND_PICKLE:
+                length, position = header >> LENGTH_SHIFT & LENGTH_MASK, header >> POSITION_SHIFT
+                offset = position & RING_MASK
+                value = Raw(bytes(ring[offset : offset + length]))
+                worker.read_at = position + length
+            elif unit is GHOST or kind == KIND_SKIPPED:
+                at += 1
+                if unit is not GHOST and unit.value is PENDING:
+                    self._take_up_again(batch.queue, unit)
+                batch.at = at
+                continue
+            else:
+                value = self._value(worker, unit, header)
+                if value is PENDING:
+                    break
+                if value is GHOST_VALUE:  # it comes again: `retries`
+                    at += 1
+                    batch.at = at
+                    before = now
+                    continue
+                if type(value) is Ended:
+                    done -= 1
+            if unit.value is PENDING:
+                unit.started_ns = before
+                unit.ended_ns = now
+                unit.worker_record = worker
+                unit.value = value
+                done += 1
+                ended.append(unit)
+            before = now
+            if unit.extra is not None:
+                self.after_end(unit)
+            at += 1
+            batch.at = at
+        queue.done += done
+        return at - start
+
+    def begun_ns(self, worker: Worker, batch: Batch, at: int) -> int:
+        """Return when the unit at this place of a batch began, ``time.monotonic_ns()``."""
+        begun = worker.words[BATCH_AT]
+        return int(max(begun, worker.lane.board.ends[(batch.first + at - 1) & MASK]) if at else begun)
+
+    def _value(self, worker: Worker, unit: Unit[Any], header: int) -> Any:
+        """Return the value of a less common kind of result; PENDING where it has not arrived whole."""
+        kind = header & KIND_MASK
+        if kind == KIND_TRUE:
+            return True
+        if kind == KIND_FALSE:
+            return False
+        if kind == KIND_SOCKET:
+            if not worker.large:
+                self._take_frames(worker)
+            worker.waits_for_large = not worker.large
+            if worker.waits_for_large:
+                return PENDING
+            frame = worker.large.popleft()
+            kind, payload = frame[0], frame[1:]
+        else:
+            length, position = header >> LENGTH_SHIFT & LENGTH_MASK, header >> POSITION_SHIFT
+            offset = position & RING_MASK
+            payload = bytes(worker.lane.board.ring[offset : offset + length])
+            worker.read_at = position + length
+        return self._decoded(worker, unit, kind, payload)
+
+    def _decoded(self, worker: Worker, unit: Unit[Any], kind: int, payload: Any) -> Any:
+        if kind == KIND_MARSHAL:
+            return marshal_loads(payload)
+        if kind == KIND_PICKLE:
+            return Raw(payload)
+        if kind == KIND_NOTED:
+            header, inner, chunks, notes = marshal_loads(payload)
+            extra = unit.need_extra()
+            if unit.value is PENDING:
+                extra.output += chunks or ()
+                extra.notes += notes or ()
+                if extra.output:
+                    unit.call.queue.outputs.append(unit)
+            inner_kind = header & KIND_MASK
+            if inner_kind == KIND_NONE:
+                return None
+            if inner_kind == KIND_INT:
+                return header >> KIND_BITS
+            if inner_kind in (KIND_TRUE, KIND_FALSE):
+                return inner_kind == KIND_TRUE
+            return self._decoded(worker, unit, inner_kind, inner)
+        assert kind in (KIND_ERROR, KIND_INTERRUPTED), kind
+        return self.failed_end(worker, unit, kind, payload)
+
+    def _take_frames(self, worker: Worker) -> None:
+        """Read what has arrived on a worker's socket: large results are kept in order, the rest is handed on."""
+        for kind, payload in worker.incoming.frames():
+            if kind == UP_RESULT:
+                worker.large.append(payload)
+            else:
+                worker.frames_read += 1
+                self.frame_arrived(worker, kind, payload)
+
+    def _measure(self, worker: Worker, batch: Batch) -> None:
+        """Take a batch that has ended into the estimate of its queue's units."""
+        number = len(batch.units)
+        last = worker.lane.board.ends[(batch.first + number - 1) & MASK]
+        took = (last - self.begun_ns(worker, batch, 0)) / 1e9 / number
+        if 0 < took:
+            queue = batch.queue
+            queue.estimate_s = (queue.estimate_s + took) / 2 if queue.estimate_s else took
+
+    def _take_up_again(self, queue: Queue, unit: Unit[Any]) -> None:
+        """A unit that the worker did not begin goes back to the front of its backlog."""
+        queue.backlog(unit.call.options.priority).appendleft(unit)
+        queue.room = True
+
+    # ------------------------------------------------------------ taking back (under lead and lock, by the controller)
+
+    def recall(self, worker: Worker) -> int:
+        """Take back the units that a worker has not begun; return how many.
+
+        1. Lower LIMIT to what is announced. 2. Fence, here and there. 3. Look at what is announced now: nothing beyond it can begin.
+        A unit between the two looks is in doubt: it stays, and the worker says whether it ran or was skipped.
+        """
+        words = worker.words
+        words[LIMIT] = max(words[STARTED], words[FINISHED])
+        worker.limited = True
+        barrier_everywhere()
+        begun = words[STARTED]
+        back = []
+        for batch in tuple(worker.batches):
+            for index in range(max(0, begun + 1 - batch.first), len(batch.units)):
+                unit = batch.units[index]
+                if unit is not GHOST:
+                    batch.units[index] = GHOST
+                    if unit.value is PENDING:
+                        back.append(unit)
+        for unit in reversed(back):
+            unit.call.queue.backlog(unit.call.options.priority).appendleft(unit)
+        return len(back)
+
+    def abandon(self, worker: Worker) -> Unit[Any] | None:
+        """A worker has ended and was read to its end: return the unit that it had begun; the rest goes back. Under both locks."""
+        begun = worker.words[STARTED]
+        lost = None
+        back = []
+        if worker.forming is not None:
+            back += worker.forming.units
+            worker.forming = None
+        for batch in tuple(worker.batches):
+            for index, unit in islice(enumerate(batch.units), batch.at, None):
+                if unit is GHOST or unit.value is not PENDING:
+                    continue
+                if batch.first + index == begun and worker.words[FINISHED] < begun:
+                    lost = unit
+                else:
+                    back.append(unit)
+        worker.batches.clear()
+        for unit in reversed(back):
+            unit.call.queue.backlog(unit.call.options.priority).appendleft(unit)
+        return lost
+
+
+    # ------------------------------------------------------------ looking (under the lock)
+
+    def find(self, unit: Unit[Any]) -> tuple[Worker, int] | None:
+        """Return the worker that holds a unit, and its number there; None where no worker holds it."""
+        for worker in self.workers:
+            for batch in (*worker.batches, *((worker.forming,) if worker.forming else ())):
+                if unit in batch.units:
+                    return worker, batch.first + batch.units.index(unit)
+        return None
+
+    def waits(self, unit: Unit[Any]) -> bool:
+        """Return whether an open unit is in its backlog."""
+        return unit.value is PENDING and self.find(unit) is None
+
+    def state_of(self, unit: Unit[Any]) -> UnitState:
+        """Return the state of an open unit. It is derived from where it lies. Takes the lock."""
+        with self.lock:
+            place = self.find(unit)
+        if place is None:
+            return UnitState.QUEUED
+        worker, number = place
+        if number > worker.words[STARTED]:
+            return UnitState.SENT
+        return UnitState.STOPPING if unit.extra is not None and unit.extra.stopping is not None else UnitState.RUNNING
+
+    def running(self, worker: Worker) -> tuple[Unit[Any], float] | None:
+        """Return the unit that a worker runs and when that began, ``time.monotonic()`` seconds."""
+        begun = worker.words[STARTED]
+        if begun <= worker.words[FINISHED]:
+            return None
+        for batch in tuple(worker.batches):
+            at = begun - batch.first
+            if 0 <= at < len(batch.units):
+                unit = batch.units[at]
+                return None if unit is GHOST else (unit, self.begun_ns(worker, batch, at) / 1e9)
+        return None
+
+    def trim(self, queue: Queue) -> None:
+        """Take units that have ended (they were cancelled) off both ends of the backlogs; those between go with the stream."""
+        for backlog in (queue.pending, *queue.ranked.values()):
+            while backlog and backlog[0].value is not PENDING:
+                backlog.popleft()
+            while backlog and backlog[-1].value is not PENDING:
+                backlog.pop()
+
+    def drop_all(self, queue: Queue) -> list[Unit[Any]]:
+        """Empty a queue's backlogs and return the open units that were in them. Takes the lock."""
+        with self.lock:
+            dropped = [unit for backlog in (queue.pending, *queue.ranked.values()) for unit in backlog if unit.value is PENDING]
+            queue.pending.clear()
+            queue.ranked.clear()
+        return dropped
+
+
+GHOST_VALUE = object()
+
+
+def _batches_in_flight(worker: Worker) -> int:
+    return len(worker.batches)
+
+
+def _introduction(call: Any) -> tuple[int, bytes, bool, str, str]:
+    return call.number, call.pickled, call.keywords, call.name, call.queue.name
+
+
+__all__ = ["GHOST_VALUE", "Dispatcher"]

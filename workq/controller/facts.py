@@ -1,0 +1,132 @@
+"""What the core should hear: compares what workers and queues are with what the core believes. Under the dispatch lock."""
+
+from __future__ import annotations
+
+from marshal import loads as marshal_loads
+from typing import TYPE_CHECKING, Any
+
+from workq.controller.records import GHOST, Queue, Worker
+from workq.core.events import (
+    BlockedHow,
+    Event,
+    UnitStopped,
+    WorkerBlocked,
+    WorkerDry,
+    WorkerId,
+    WorkerReady,
+    WorkerTook,
+    WorkerUnblocked,
+    WorkTaken,
+    WorkWaits,
+)
+from workq.transport.board import BLOCKED, STARTED
+from workq.transport.channel import UP_LOG, UP_OUTPUT, UP_READY, UP_REQUEST
+from workq.unit import PENDING
+
+if TYPE_CHECKING:
+    from workq.controller.loop import Loop
+
+
+def gather(loop: Loop) -> list[Event]:
+    """Return the facts that are new: workers first, so that the core knows who is free when it hears who waits."""
+    events: list[Event] = []
+    for worker in loop.dispatcher.workers:
+        events += of_worker(loop, worker)
+    for unit_id in loop.stops.ended():
+        events.append(UnitStopped(unit_id))
+    while loop.attention:
+        events += of_queue(loop, loop.attention.pop())
+    return events
+
+
+def of_worker(loop: Loop, worker: Worker) -> list[Event]:
+    """Return what has changed with one worker."""
+    if not worker.ready or worker.exited:
+        return []
+    loop.dispatcher.mend(worker)
+    number = WorkerId(int(worker.number))
+    events: list[Event] = []
+    if not worker.announced:
+        worker.announced = True
+        events.append(WorkerReady(number))
+    queue = worker.queue
+    if queue is not None:
+        if queue.room and queue.depth():
+            loop.dispatcher.dispatch(queue)
+        dry = not worker.batches
+        if dry and not queue.depth():
+            loop.attention.add(queue)
+        if worker.told_blocked and (dry or not blocked_now(worker)):
+            worker.told_blocked = worker.judged_blocked = False
+            queue.room = True
+            events.append(WorkerUnblocked(number))
+        if dry != worker.told_dry:
+            worker.told_dry = dry
+            events.append(WorkerDry(number) if dry else WorkerTook(number))
+        if not dry and not worker.told_blocked and blocked_now(worker):
+            worker.told_blocked = True
+            how = BlockedHow.DECLARED if worker.words[BLOCKED] else BlockedHow.JUDGED
+            events.append(WorkerBlocked(number, how))
+            if holds_more_than_one(worker):
+                loop.command(loop.take_back, worker)
+    return events
+
+
+def blocked_now(worker: Worker) -> bool:
+    """Return whether a worker's unit waits: it says so, or it was judged so."""
+    return bool(worker.words[BLOCKED]) or worker.judged_blocked
+
+
+def of_queue(loop: Loop, queue: Queue) -> list[Event]:
+    """Return what has changed with a queue's backlog."""
+    if queue.gone or not queue.opened:
+        return []
+    if queue.room and queue.depth():
+        loop.dispatcher.dispatch(queue)
+        loop.attention.discard(queue)
+    units = queue.depth()
+    queue.peak_depth = max(queue.peak_depth, units)
+    if not units:
+        if queue.told:
+            loop.told(queue, 0)
+            return [WorkTaken(queue.number)]
+        return []
+    if queue.paused or units <= queue.told:
+        return []
+    loop.told(queue, units)
+    return [WorkWaits(queue.number, units)]
+
+
+def holds_more_than_one(worker: Worker) -> bool:
+    """Return whether a worker was sent units that it has not begun."""
+    if not worker.batches:
+        return False
+    last = worker.batches[-1]
+    begun = worker.words[STARTED]
+    return any(unit is not GHOST and last.first + index > begun for index, unit in enumerate(last.units))
+
+
+def could_run_elsewhere(loop: Loop, queue: Queue, holder: Worker) -> bool:
+    """Return whether a worker is idle, or could be had, that may run units which another holds but has not begun."""
+    if any(worker is not holder and not worker.batches and worker.allowance != 0 for worker in queue.workers):
+        return True
+    return len(queue.workers) < queue.max_workers
+
+
+def take_frame(loop: Loop, worker: Worker, kind: int, payload: Any) -> None:
+    """Take in a frame other than a result. Under the lead; runs no user code."""
+    if kind == UP_READY:
+        worker.ready = True
+        loop.ring()
+    elif kind == UP_LOG:
+        who, record = marshal_loads(payload)
+        loop.controller.delivery.record(worker, f"{who[0]}:{who[1]}" if who else None, record)
+    elif kind == UP_OUTPUT:
+        (_, unit_id), chunks = marshal_loads(payload)
+        for batch in worker.batches:
+            for unit in batch.units[batch.at :]:
+                if unit is not GHOST and unit.id == unit_id and unit.value is PENDING:
+                    unit.need_extra().output += chunks
+                    unit.call.queue.outputs.append(unit)
+    elif kind == UP_REQUEST:
+        loop.nested.request(worker, payload)

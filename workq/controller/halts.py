@@ -1,0 +1,229 @@
+"""Workers that end: what they leave on their boards is read, the unit that ran is blamed, everything is told once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from workq.controller import stopping
+from workq.controller.records import Worker
+from workq.core.events import WorkerExited, WorkerId
+from workq.core.states import UnitState
+from workq.errors import Halt, LaunchError, WorkerHalted
+from workq.process import probe
+from workq.transport.board import BEAT
+from workq.unit import PENDING, Ended, Unit, cancelled, timed_out
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from workq.controller.loop import Loop
+
+logger = logging.getLogger("workq")
+
+MOST_OUTPUT_BYTES = 1 << 20  # that a dead worker's pipe is read for
+FAULT = "Fatal Python error:"  # how faulthandler's page begins
+FAULTS = (FAULT, "Current thread 0x", "Thread 0x")
+
+
+class Halts:
+    """Belongs to the controller's thread; called with the lead."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self.start_failures: dict[str, str] = {}  # of each category: why the last start failed
+        self._oom_kills = probe.oom_kills(os.getpid())
+
+    # ------------------------------------------------------------ starts
+
+    def start_failed(self, number: int, why: str) -> None:
+        """A process could not be made."""
+        worker = self._loop.by_number.get(number)
+        if worker is not None:
+            self.note_start_failure(worker.category, f"a worker process cannot be made: {why}")
+            self._forget(worker)
+        self._loop.tell(WorkerExited(WorkerId(number)))
+
+    def note_start_failure(self, category: str, why: str) -> None:
+        """Keep why a start failed, for the units that may have to be told."""
+        self.start_failures[category] = why
+        logger.error("workers of category %s: %s", category, why)
+
+    def fail_category(self, category: str) -> None:
+        """No worker of a category can be started: all its units that wait fail, and say why."""
+        loop = self._loop
+        why = self.start_failures.get(category, "they end before they are ready")
+        message = f"workers of category {category!r} cannot be started ({loop.settings.start_tries} tries): {why}"
+        for queue in list(loop.controller.queues.values()):
+            if queue.category != category:
+                continue
+            for unit in loop.dispatcher.drop_all(queue):
+                queue.failed += 1
+                loop.settle(unit, Ended(UnitState.FAILED, LaunchError(message)))
+            loop.told(queue, 0)
+        loop.lead.wake_ready()
+
+    # ------------------------------------------------------------ ends
+
+    def exited(self, number: int, code: int | None, peak_rss_bytes: int, now: float) -> None:
+        """A worker has ended: read it to its end, settle what it had, and say so."""
+        loop = self._loop
+        worker = loop.by_number.get(number)
+        if worker is None:
+            return
+        while loop.dispatcher.read(worker):
+            pass
+        running = loop.dispatcher.running(worker)
+        with loop.dispatcher.lock:
+            lost = loop.dispatcher.abandon(worker)
+            queue = worker.queue
+            self._forget(worker)
+            if queue is not None:
+                queue.workers.remove(worker)
+                worker.queue = None
+                queue.told = 0
+                loop.attention.add(queue)
+        begun_s = running[1] if running is not None and lost is running[0] else None
+        halt = self._halt(worker, code, peak_rss_bytes, lost, begun_s)
+        if not worker.leaving:
+            self._report(worker, halt)
+        if not worker.ready and not worker.leaving:
+            self.note_start_failure(worker.category, str(halt))
+        if lost is not None:
+            self._blame(lost, worker, halt, begun_s)
+        loop.tell(WorkerExited(WorkerId(number)))
+        loop.lead.wake_ready()
+
+    def _forget(self, worker: Worker) -> None:
+        loop = self._loop
+        worker.exited = True
+        loop.by_number.pop(worker.number, None)
+        with loop.dispatcher.lock:
+            loop.dispatcher.workers = [other for other in loop.dispatcher.workers if other is not worker]
+        self._read_last_words(worker)
+        worker.lane.close()
+        worker.words = worker.lane.board.words  # a copy: units that remember their worker do not keep its memory
+
+    def _read_last_words(self, worker: Worker) -> None:
+        worker.last_words = _read_all(worker.lane.error_fd).decode("utf-8", "backslashreplace")
+
+    def _halt(self, worker: Worker, code: int | None, peak_rss_bytes: int, lost: Unit[Any] | None, begun_s: float | None) -> Halt:
+        name = None
+        if code is not None and code < 0:
+            try:
+                name = signal.Signals(-code).name
+            except ValueError:
+                name = f"signal {-code}"
+        stderr, stack = _split(worker.last_words, self._loop.settings.stderr_lines)
+        return Halt(
+            worker=worker.name,
+            pid=worker.pid,
+            process_info_id=worker.process_info_id,
+            category=worker.category,
+            phase="unit" if lost is not None else "exit" if worker.leaving else "idle" if worker.ready else "start",
+            exit_code=None if name else code,
+            signal=name,
+            unit=lost.label if lost is not None else None,
+            run_time_s=max(0.0, time.monotonic() - begun_s) if begun_s is not None else 0.0,
+            peak_rss_bytes=peak_rss_bytes,
+            stderr=stderr,
+            stack=stack,
+            probably_out_of_memory=name == "SIGKILL" and worker.killed_for is None and self._oom_counter_grew(),
+        )
+
+    def _oom_counter_grew(self) -> bool:
+        before, self._oom_kills = self._oom_kills, probe.oom_kills(os.getpid())
+        return before is not None and self._oom_kills is not None and self._oom_kills > before
+
+    def _report(self, worker: Worker, halt: Halt) -> None:
+        """Tell of a worker that ended by itself; one that we killed was told of at the kill."""
+        loop = self._loop
+        if worker.killed_for is not None:
+            logger.debug("%s ended as it was to: %s", worker.name, halt.reason())
+            return
+        loop.counters["halted"] += 1
+        kept = loop.controller.halts
+        kept.append(halt)
+        del kept[: -loop.settings.halts_kept]
+        logger.error("%s", halt)
+        for callback in loop.controller.halt_callbacks:
+            loop.controller.delivery.call(callback, halt)
+
+    def _blame(self, unit: Unit[Any], worker: Worker, halt: Halt, begun_s: float | None) -> None:
+        """End the unit that ran: as it was asked to, or as lost."""
+        loop = self._loop
+        unit.worker_record = worker
+        if begun_s is not None:
+            unit.started_ns, unit.ended_ns = int(begun_s * 1e9), time.monotonic_ns()
+        stopping_as = unit.extra.stopping if unit.extra is not None else None
+        if stopping_as is UnitState.CANCELLED:
+            unit.call.queue.cancelled += 1
+            loop.settle(unit, cancelled(unit, "its worker was killed, as it did not end within delete_timeout"))
+            return
+        if stopping_as is UnitState.TIMED_OUT:
+            end = timed_out(unit, unit.call.options.timeout or 0.0)
+        else:
+            end = Ended(UnitState.LOST, WorkerHalted(halt))
+        if stopping.again(loop, unit, f"{end.state.value} ({halt.reason()})"):
+            return
+        stopping.count_end(unit, end.state)
+        loop.settle(unit, end)
+
+    # ------------------------------------------------------------ workers that live, but do not beat
+
+    def look_for_stalled(self, now: float) -> None:
+        """Report workers whose heartbeat has stopped: stopped by a signal, or with an interpreter that hangs. They are not killed for it."""
+        loop = self._loop
+        for worker in loop.dispatcher.workers:
+            if not worker.ready or worker.exited:
+                continue
+            silent_s = now - worker.words[BEAT] / 1e9
+            if silent_s < loop.settings.stalled_after_s:
+                worker.stalled = False
+            elif not worker.stalled:
+                worker.stalled = True
+                self._report_stalled(worker)
+
+    def _report_stalled(self, worker: Worker) -> None:
+        loop = self._loop
+        running = loop.dispatcher.running(worker)
+        unit = running[0] if running is not None and running[0].value is PENDING else None
+        halt = Halt(
+            worker=worker.name,
+            pid=worker.pid,
+            process_info_id=worker.process_info_id,
+            category=worker.category,
+            phase="unit" if unit is not None else "idle",
+            unit=unit.label if unit is not None else None,
+            run_time_s=time.monotonic() - running[1] if running is not None else 0.0,
+            stalled=True,
+        )
+        logger.error("%s", halt)
+        loop.controller.halts.append(halt)
+        for callback in loop.controller.halt_callbacks:
+            loop.controller.delivery.call(callback, halt)
+
+
+def _read_all(fd: int) -> bytes:
+    """Return what is left in a dead worker's pipe (a grandchild may still hold its other end: never wait for end-of-file)."""
+    pieces: deque[bytes] = deque(maxlen=MOST_OUTPUT_BYTES // 65536)
+    try:
+        while piece := os.read(fd, 65536):
+            pieces.append(piece)
+    except OSError:
+        pass
+    return b"".join(pieces)
+
+
+def _split(text: str, lines: int) -> tuple[str, str]:
+    """Split what was on stderr into its last lines and the page that faulthandler wrote."""
+    at = min((place for mark in FAULTS if (place := text.find(mark)) >= 0), default=-1)
+    plain, stack = (text, "") if at < 0 else (text[:at], text[at:])
+    return "\n".join((plain if at >= 0 else text).splitlines()[-lines:]), stack[:20_000]
+
+
+

@@ -1,0 +1,133 @@
+"""From a call to a unit in its queue's backlog: what `WorkMgr.queue` does, by whichever thread calls it."""
+
+from __future__ import annotations
+
+import _pickle
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from workq.controller.records import Call, Options, Queue
+from workq.errors import ArgumentError
+from workq.errors import QueueClosed as QueueClosedError
+from workq.transport import codec
+from workq.unit import Unit
+
+MOST_CALLS = 1000  # functions that one queue remembers; beyond, the function travels with each unit
+POLL_EACH = 64  # units queued while all workers are busy, after which the thread that queues reads a little itself
+PLAIN = Options()
+
+_dumps, _clock = _pickle.dumps, time.monotonic_ns
+
+
+class Intake:
+    """Makes the units of one queue that have the same options. Any thread; a lock only where a function is seen for the first time."""
+
+    def __init__(self, queue: Queue, options: Options = PLAIN) -> None:
+        self._queue = queue
+        self._controller = queue.controller
+        self.options = options
+        self._calls: dict[Callable[..., Any], Call] = {}  # of functions called without keywords
+        self._named_calls: dict[Callable[..., Any], Call] = {}  # with keywords
+        self._travelling: dict[str, Call] = {}  # by name: of functions that travel with each unit
+        self._lock = threading.Lock()
+        self._main_by_value = False  # what is defined in __main__ travels by value, so arguments that name it must as well
+        self._ticks = 0
+
+    def queue(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Unit[Any]:
+        """Make a unit, append it, and send it if a worker may take it. The hot path's beginning."""
+        queue = self._queue
+        if queue.closed:
+            self._refuse()
+        try:
+            if type(function) not in _CACHEABLE:
+                raise KeyError
+            if kwargs:
+                call, data = self._named_calls[function], _dumps((args, kwargs), 5)
+            else:
+                call, data = self._calls[function], _dumps(args, 5)
+            if self._main_by_value and b"__main__" in data:
+                data = codec.dump_arguments(args, kwargs, function)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # seen for the first time, or something that pickle cannot do, or that raises whatever it likes
+            call, data = self._slowly(function, args, kwargs)
+        unit: Unit[Any] = Unit(call, data, next(queue.ids), _clock())
+        priority = self.options.priority
+        if priority:
+            queue.backlog(priority).append(unit)
+        else:
+            queue.pending.append(unit)
+        if queue.room:
+            self._dispatch()
+        elif len(queue.pending) > queue.told:
+            self._tell()
+        else:
+            self._ticks += 1
+            if self._ticks >= POLL_EACH:
+                self._ticks = 0
+                self._controller.running().lead.try_pump()
+        return unit
+
+    def _dispatch(self) -> None:
+        loop = self._controller.running()
+        lock = loop.dispatcher.lock
+        if lock._is_owned():  # type: ignore[attr-defined]
+            loop.look_at(self._queue)  # a signal handler or a finalizer, in the middle of a dispatch: the controller goes on
+            return
+        try:
+            with lock:
+                loop.dispatcher.dispatch(self._queue)
+        except BaseException:
+            loop.look_at(self._queue)
+            raise
+
+    def _tell(self) -> None:
+        queue = self._queue
+        if not queue.opened:
+            queue.opened = True
+            self._controller.open_queue(queue)
+        self._controller.running().look_at(queue)
+
+    def _refuse(self) -> None:
+        self._controller.check_usable()
+        raise QueueClosedError(f"queue {self._queue.name} has been closed; nothing more can be queued on it")
+
+    # ------------------------------------------------------------ functions
+
+    def _slowly(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, bytes]:
+        """Make a function known, or pack it with the unit where what it holds may change from one unit to the next."""
+        if not callable(function):
+            raise ArgumentError(f"fn must be callable, not {function!r}")
+        self._controller.check_usable()
+        self._main_by_value = not codec.main_is_importable()
+        calls = self._named_calls if kwargs else self._calls
+        call = calls.get(function) if type(function) in _CACHEABLE else None
+        if call is not None:
+            return call, codec.dump_arguments(args, kwargs, function)
+        pickled, stable = codec.dump_function(function)
+        data = codec.dump_arguments(args, kwargs, function)
+        name = self.options.name or codec.name_of(function)
+        if stable and type(function) in _CACHEABLE and len(calls) < MOST_CALLS:
+            return self._call(calls, function, pickled, bool(kwargs), name), data
+        return self._call(self._travelling, name, _carrier(), False, name), _dumps((pickled, data, bool(kwargs)), 5)
+
+    def _call(self, calls: dict[Any, Call], key: Any, pickled: bytes, keywords: bool, name: str) -> Call:
+        with self._lock:
+            call = calls.get(key)
+            if call is None:
+                call = calls[key] = Call(self._queue, next(self._controller.call_numbers), pickled, keywords, name, self.options)
+            return call
+
+
+def _carrier() -> bytes:
+    from workq.transport import byvalue
+
+    return codec.dump_function(byvalue.call)[0]
+
+
+def _plain_function() -> None: ...
+
+
+_CACHEABLE = frozenset({type(_plain_function), type(len), type})

@@ -1,0 +1,390 @@
+"""The controller's thread: wait, gather facts, ask the core, perform; nothing else.
+
+The core belongs to this thread. Everybody else appends to ``_commands`` or `look_at`, and rings the controller's bell. Core and dispatch
+are brought together under the dispatch lock, so that what the core was told of backlogs and workers still holds when its grants are
+performed. What needs the lead (deaths, taking back, stopping, reading when nobody waits) is done with the lead claimed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from workq.controller import facts, halts, nested, perform, stopping
+from workq.controller.blocking import BlockedJudge
+from workq.controller.dispatch import Dispatcher
+from workq.controller.records import NEVER, Queue, Worker
+from workq.controller.waiting import Lead, expects
+from workq.core.events import CategoryAdded, Event, QueueClosed, Tick
+from workq.core.scheduler import Scheduler
+from workq.engines.protocol import Engine, Exited, Started, StartFailed
+from workq.unit import PENDING, Unit, cancelled
+
+if TYPE_CHECKING:
+    from workq.controller.controller import Controller
+
+logger = logging.getLogger("workq")
+
+
+class Loop:
+    """The acting parts of one controller, and the thread that moves them."""
+
+    def __init__(self, controller: Controller, make_engine: Callable[[tuple[int, int]], Engine]) -> None:
+        from workq.controller.controller import limits_of
+
+        self.controller = controller
+        self.settings = controller.settings
+        self.bells = (os.eventfd(0, os.EFD_CLOEXEC), os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        self.core = Scheduler(controller.settings)
+        self.engine = make_engine(self.bells)
+        self.dispatcher = Dispatcher(controller.settings, self.ring, self.frame_arrived)
+        self.dispatcher.after_end = self.after_end
+        self.dispatcher.failed_end = self._failed_end
+        self.dispatcher.watch_time = lambda timeout_s: self.stops.watch(timeout_s)
+        self.lead = Lead(self.dispatcher, *self.bells)
+        self.by_number: dict[int, Worker] = {}
+        self.stops = stopping.Stops(self)
+        self.judge = BlockedJudge(self)
+        self.halts = halts.Halts(self)
+        self.nested = nested.Nested(self)
+        self.thread: threading.Thread | None = None
+        self.closing = False
+        self._starting = threading.Lock()
+        self._events: deque[Event] = deque()  # for the core, from any thread
+        self._commands: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()  # for us, from any thread
+        self.attention: set[Queue] = set()  # queues whose backlog the core should hear of; any thread adds
+        self._told: set[Queue] = set()  # queues that the core believes to be waiting
+        self._epoll = select.epoll()
+        self._epoll.register(self.bells[1], select.EPOLLIN)
+        self._epoll.register(self.engine.fileno(), select.EPOLLIN)
+        self._heartbeat_due = time.monotonic() + self.settings.heartbeat_s
+        self._recall_due: float | None = None
+        self.collecting_s = 0.0  # the cost of the controller's own turns
+        self.counters = {"started": 0, "interrupted": 0, "killed": 0, "halted": 0, "retired": 0}
+        for category in controller.categories.values():
+            self._events.append(CategoryAdded(category.name, limits_of(category)))
+
+    # ------------------------------------------------------------ from any thread
+
+    def ring(self) -> None:
+        """Wake the controller."""
+        os.eventfd_write(self.bells[1], 1)
+
+    def tell(self, event: Event) -> None:
+        """Have the core hear of something."""
+        self._events.append(event)
+        self.ring()
+
+    def command(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Have something done in the controller's thread, with the lead."""
+        self._commands.append((function, arguments))
+        self.ring()
+
+    def look_at(self, queue: Queue) -> None:
+        """Have the controller look at a queue's backlog."""
+        self.attention.add(queue)
+        self.ring()
+
+    def start(self) -> None:
+        """Start the thread, at the first unit."""
+        if self.thread is None:
+            with self._starting:
+                if self.thread is None:
+                    thread = threading.Thread(target=self._run, name=f"{self.controller.name}-controller", daemon=True)
+                    thread.start()
+                    self.thread = thread
+
+    # ------------------------------------------------------------ the loop
+
+    def _run(self) -> None:
+        try:
+            while not self.closing:
+                self.turn(self._wait())
+        except BaseException:
+            logger.critical("the controller has failed; this is a bug of workq", exc_info=True)
+            self._fail_everything("the controller has failed; see the log of 'workq'")
+        finally:
+            self._end()
+
+    def _wait(self) -> list[tuple[int, int]]:
+        """Wait until something happens or is due."""
+        if self._commands or self._events:
+            return []
+        due = [self._heartbeat_due if self.by_number else None, self.core.next_deadline(), self.engine.next_deadline()]
+        due += [self._recall_due, self.stops.next_check, self.judge.next_look]
+        times = [moment for moment in due if moment is not None]
+        timeout = max(0.0, min(times) - time.monotonic()) if times else -1
+        return self._epoll.poll(timeout if timeout < 0 else timeout + 0.0005)
+
+    def turn(self, ready: list[tuple[int, int]]) -> None:
+        """Take in what has happened, and do what follows from it."""
+        begun = time.monotonic()
+        for fd, _ in ready:
+            if fd == self.bells[1]:
+                self._drain_bell()
+        engine_events = list(self.engine.events())
+        commands, self._commands = self._commands, deque()
+        must = bool(commands or engine_events) or self.stops.due(begun) or self._recall_due is not None or self._recall_possible()
+        must = must or any(expects(worker) for worker in self.dispatcher.workers)
+        again = False
+        if self.lead.take(must):
+            try:
+                self._with_the_lead(engine_events, commands, begun)
+            finally:
+                again = self.lead.give_up()
+        self.judge.look(begun)
+        self._decide(begun)
+        if begun >= self._heartbeat_due:
+            self._heartbeat_due = begun + self.settings.heartbeat_s
+            self.halts.look_for_stalled(begun)
+        self._watch_sockets()
+        self.collecting_s += time.monotonic() - begun
+        if again:
+            self.ring()
+
+    def _drain_bell(self) -> None:
+        try:
+            os.eventfd_read(self.bells[1])
+        except BlockingIOError:
+            pass
+
+    def _with_the_lead(self, engine_events: list[Any], commands: deque[Any], now: float) -> None:
+        for event in engine_events:
+            self._engine_event(event, now)
+        for function, arguments in commands:
+            function(*arguments)
+        self.lead.pump()
+        self.stops.check(now)
+        self._recall(now)
+
+    def _decide(self, now: float) -> None:
+        """Tell the core what is new, and perform what it orders, until there is nothing new."""
+        events: list[Event] = []
+        with self.dispatcher.lock:
+            while self._events:
+                events.append(self._events.popleft())
+            events += facts.gather(self)
+            deadline = self.core.next_deadline()
+            if not events and deadline is not None and deadline <= now:
+                events.append(Tick())
+            later = []
+            for event in events:
+                for action in self.core.handle(event, now):
+                    later += perform.perform(self, action, now)
+            self.dispatcher.wanted_dry = bool(self._told)
+        for needs_lead in later:
+            self.with_lead(needs_lead)
+
+    def with_lead(self, function: Callable[[], object]) -> None:
+        """Do something with the lead and the lock in hand."""
+        self.lead.take(must=True)
+        try:
+            with self.dispatcher.lock:
+                function()
+        finally:
+            if self.lead.give_up():
+                self.ring()
+
+    # ------------------------------------------------------------ what the engine says
+
+    def _engine_event(self, event: Any, now: float) -> None:
+        match event:
+            case Started(number):
+                worker = self.by_number.get(number)
+                if worker is not None:
+                    self.counters["started"] += 1
+                    logger.debug("%s started, pid %d", worker.name, worker.pid)
+            case StartFailed(number, why):
+                self.halts.start_failed(number, why)
+            case Exited(number, code, peak_rss_bytes):
+                self.halts.exited(number, code, peak_rss_bytes, now)
+
+    # ------------------------------------------------------------ units that wait behind a long one
+
+    def _recall(self, now: float) -> None:
+        """Take back units that were sent behind one that turns out long, where an idle worker could run them."""
+        self._recall_due = None
+        for worker in self.dispatcher.workers:
+            queue = worker.queue
+            if queue is None or queue.paused or not facts.holds_more_than_one(worker) or worker.limited:
+                continue
+            if queue.depth() or not facts.could_run_elsewhere(self, queue, worker):
+                continue
+            running = self.dispatcher.running(worker)
+            due = (now if running is None else running[1]) + self.settings.recall_after_s
+            if due <= now:
+                with self.dispatcher.lock:
+                    self.dispatcher.recall(worker)
+                    self.dispatcher.dispatch(queue)
+                self.attention.add(queue)
+            elif self._recall_due is None or due < self._recall_due:
+                self._recall_due = due
+
+    def _recall_possible(self) -> bool:
+        for worker in self.dispatcher.workers:
+            queue = worker.queue
+            if queue is not None and not worker.limited and not queue.paused and not queue.depth() and facts.holds_more_than_one(worker):
+                if facts.could_run_elsewhere(self, queue, worker):
+                    return True
+        return False
+
+    def take_back(self, worker: Worker) -> None:
+        """Take back what a worker has not begun: it is blocked, or is to come free. With the lead."""
+        with self.dispatcher.lock:
+            if worker.batches and not worker.limited:
+                self.dispatcher.recall(worker)
+            if worker.queue is not None:
+                self.dispatcher.dispatch(worker.queue)
+                self.attention.add(worker.queue)
+
+    def _watch_sockets(self) -> None:
+        """Where a frame has come in part and nobody leads, wake us when more of it is there."""
+        for worker in self.dispatcher.workers:
+            if expects(worker):
+                mask = select.EPOLLIN | select.EPOLLONESHOT
+                try:
+                    self._epoll.modify(worker.lane.socket, mask)
+                except FileNotFoundError:
+                    self._epoll.register(worker.lane.socket, mask)
+                worker.watched = True
+            elif worker.outgoing.waiting:
+                mask = select.EPOLLOUT | select.EPOLLONESHOT
+                try:
+                    self._epoll.modify(worker.lane.socket, mask)
+                except FileNotFoundError:
+                    self._epoll.register(worker.lane.socket, mask)
+
+    # ------------------------------------------------------------ ends of units
+
+    def after_end(self, unit: Unit[Any]) -> None:
+        """A unit that has an `extra` has ended: wake who waits in another way, and hand its callbacks over. Runs no user code."""
+        extra = unit.extra
+        assert extra is not None
+        with extra.condition:
+            if extra.notified:
+                return
+            extra.notified = True
+            extra.condition.notify_all()
+            for waiter in extra.waiters:
+                if unit.cancelled():
+                    waiter.add_cancelled(unit)
+                else:
+                    waiter.add_result(unit)
+            callbacks, extra.callbacks = extra.callbacks, []
+        for callback in callbacks:
+            self.controller.delivery.call(callback, unit)
+        if extra.stopping is not None:
+            self.ring()
+
+    def settle(self, unit: Unit[Any], value: Any) -> None:
+        """End a unit from here: cancelled, lost or failed before it ran."""
+        if unit.value is PENDING:
+            unit.value = value
+            unit.call.queue.ended.append(unit)
+            if unit.extra is not None:
+                self.after_end(unit)
+
+    def _failed_end(self, worker: Worker, unit: Unit[Any], kind: int, payload: Any) -> Any:
+        return stopping.failed_end(self, worker, unit, kind, payload)
+
+    def frame_arrived(self, worker: Worker, kind: int, payload: Any) -> None:
+        """A frame other than a result; called under the lead."""
+        facts.take_frame(self, worker, kind, payload)
+
+    # ------------------------------------------------------------ commands
+
+    def stop_unit(self, unit: Unit[Any]) -> None:
+        """A unit was cancelled that is in a worker's hands."""
+        self.stops.stop(unit, "it was asked to")
+
+    def delete_queue(self, queue: Queue) -> None:
+        """Drop what waits, stop what runs, and tell the core."""
+        queue.closed = True
+        with self.dispatcher.lock:
+            for worker in queue.workers:
+                if not worker.limited:
+                    self.dispatcher.recall(worker)
+            dropped = self.dispatcher.drop_all(queue)
+        for unit in dropped:
+            queue.cancelled += 1
+            self.settle(unit, cancelled(unit, "its queue was deleted"))
+        for worker in list(queue.workers):
+            for batch in list(worker.batches):
+                for unit in batch.units[batch.at :]:
+                    if unit is not None and unit.value is PENDING:
+                        self.stops.stop(unit, "its queue was deleted")
+        if queue.opened and not queue.gone:
+            queue.gone = True
+            self._told.discard(queue)
+            self.attention.discard(queue)
+            self._events.append(QueueClosed(queue.number))
+        self.lead.wake_ready()
+
+    def told(self, queue: Queue, units: int) -> None:
+        """Note what the core believes of a queue's backlog."""
+        queue.told = NEVER if units >= queue.max_workers else units
+        if units:
+            self._told.add(queue)
+        else:
+            self._told.discard(queue)
+
+    # ------------------------------------------------------------ the end
+
+    def close(self, timeout_s: float) -> None:
+        """Delete all queues, end the workers, end the thread. Called by the application's thread; bounded."""
+        deadline = time.monotonic() + timeout_s
+        if self.thread is None:
+            self._end()
+            return
+        for queue in list(self.controller.queues.values()):
+            self.command(self.delete_queue, queue)
+        queues = list(self.controller.queues.values())
+        try:
+            self.lead.wait(lambda: not any(queue.busy() for queue in queues), max(0.0, deadline - time.monotonic()))
+        except RuntimeError:
+            pass  # called from a signal handler that interrupted a wait: no waiting here
+        self.closing = True
+        self._close_by = deadline
+        self.ring()
+        if threading.current_thread() is not self.thread:
+            self.thread.join(max(0.5, deadline + 1.0 - time.monotonic()))
+
+    _close_by = 0.0
+
+    def _end(self) -> None:
+        """In the controller's thread, last of all: no process, descriptor or memory is left."""
+        self.lead.take(must=True)
+        try:
+            for worker in self.dispatcher.workers:
+                worker.leaving = True
+            self.engine.close(max(self._close_by, time.monotonic() + 1.0))
+            self._fail_everything("the controller was closed")
+            with self.dispatcher.lock:
+                workers, self.dispatcher.workers = self.dispatcher.workers, []
+            for worker in workers:
+                worker.exited = True
+                worker.lane.close()
+            self._epoll.close()
+        finally:
+            self.lead.give_up()
+        self.lead.wake_all()
+
+    def _fail_everything(self, why: str) -> None:
+        """Nothing stays open: P1."""
+        for queue in list(self.controller.queues.values()):
+            queue.closed = True
+            for unit in self.dispatcher.drop_all(queue):
+                self.settle(unit, cancelled(unit, why))
+            for worker in queue.workers:
+                for batch in worker.batches:
+                    for unit in batch.units[batch.at :]:
+                        if unit is not None:
+                            self.settle(unit, cancelled(unit, why))
+                worker.batches.clear()
+        self.lead.wake_ready()

@@ -1,0 +1,113 @@
+"""One short function for each order of the core. Under the dispatch lock; what needs the lead is returned, to be done right afterwards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from workq.controller import start
+from workq.controller.records import Worker
+from workq.core.actions import (
+    Action,
+    FailCategory,
+    Grant,
+    Interrupt,
+    KillUnit,
+    KillWorker,
+    Limit,
+    Release,
+    Sample,
+    StartWorker,
+    StopWorker,
+)
+from workq.transport.channel import DOWN_LEAVE, down_frame
+
+if TYPE_CHECKING:
+    from workq.controller.loop import Loop
+
+logger = logging.getLogger("workq")
+
+NeedsLead = Callable[[], object]
+
+
+def perform(loop: Loop, action: Action, now: float) -> list[NeedsLead]:
+    """Do what the core has ordered; return what has to be done with the lead in hand."""
+    match action:
+        case Grant(number, queue, limit):
+            return _grant(loop, loop.by_number.get(number), queue, limit)
+        case Limit(number, units):
+            return _limit(loop, loop.by_number.get(number), units)
+        case Release(number):
+            return _release(loop.by_number.get(number))
+        case StartWorker(number, category):
+            start.start_worker(loop, number, category, now)
+        case StopWorker(number):
+            _stop_worker(loop.by_number.get(number))
+        case KillWorker(number):
+            _kill_worker(loop, loop.by_number.get(number))
+        case Interrupt(number, unit):
+            return [partial(loop.stops.interrupt, number, unit)]
+        case KillUnit(number, unit):
+            return [partial(loop.stops.kill, number, unit)]
+        case FailCategory(category):
+            return [partial(loop.halts.fail_category, category)]
+        case Sample(category, on):
+            loop.judge.sample(category, on)
+    return []
+
+
+def _grant(loop: Loop, worker: Worker | None, queue_number: Any, limit: int | None) -> list[NeedsLead]:
+    queue = loop.controller.queues.get(queue_number)
+    if worker is None or queue is None or queue.gone:
+        return []
+    if worker.queue is not queue:
+        _detach(worker)
+        worker.queue = queue
+        queue.workers.append(worker)
+    worker.allowance = limit
+    worker.told_dry = False  # the core counts it as active from here
+    queue.room = True
+    if queue.told:
+        queue.told = min(queue.told, queue.depth())
+    loop.dispatcher.dispatch(queue)
+    loop.attention.add(queue)
+    loop.ring()  # look again: is it dry, does more wait
+    return []
+
+
+def _limit(loop: Loop, worker: Worker | None, units: int) -> list[NeedsLead]:
+    if worker is None:
+        return []
+    worker.allowance = units
+    if units == 0:
+        return [partial(loop.take_back, worker)]
+    return []
+
+
+def _release(worker: Worker | None) -> list[NeedsLead]:
+    if worker is not None:
+        _detach(worker)
+    return []
+
+
+def _detach(worker: Worker) -> None:
+    if worker.queue is not None:
+        worker.queue.workers.remove(worker)
+        worker.queue = None
+        worker.told_dry = True
+
+
+def _stop_worker(worker: Worker | None) -> None:
+    if worker is not None:
+        worker.leaving = True
+        worker.outgoing.send(down_frame(DOWN_LEAVE, b""))
+
+
+def _kill_worker(loop: Loop, worker: Worker | None) -> None:
+    if worker is not None:
+        worker.killed_for = "it did not leave in time" if worker.leaving else "it did not get ready in time"
+        logger.warning("%s (pid %d) is killed: %s", worker.name, worker.pid, worker.killed_for)
+        loop.counters["killed"] += 1
+        loop.engine.kill(worker.lane)

@@ -1,0 +1,185 @@
+"""The rows that the acting half keeps: calls, batches, workers, queues. Plain data; who owns what is said at each."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from workq.core.events import QueueId, WorkerId
+from workq.engines.protocol import Lane
+from workq.transport.channel import Incoming, Outgoing
+
+if TYPE_CHECKING:
+    from workq.controller.controller import Controller
+    from workq.unit import Unit
+
+GHOST = None  # stands in a batch where a unit was taken back
+NEVER = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What ``WorkMgr.options`` may say about a unit.
+
+    Attributes:
+        timeout: How long it may run, seconds; None: for ever. The clock starts when the unit starts.
+        retries: How often it is tried again after it failed, timed out or was lost with its worker.
+        priority: Higher ones go first within their queue.
+        name: What it is called; None: as its function.
+    """
+
+    timeout: float | None = None
+    retries: int = 0
+    priority: int = 0
+    name: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A function, as the workers know it: sent to each once, and then named by its number. Immutable once made."""
+
+    queue: Queue
+    number: int
+    pickled: bytes
+    keywords: bool
+    name: str
+    options: Options
+
+
+class Batch:
+    """Units that were sent to a worker in one frame.
+
+    ``at`` says how many of them have ended here; storing it is the one step by which a result counts as read, so that a thread that
+    is struck by an exception of a signal handler between two steps leaves nothing that the next reader cannot take up.
+    """
+
+    __slots__ = ("at", "first", "queue", "sent", "units")
+
+    def __init__(self, queue: Queue, first: int) -> None:
+        self.queue = queue
+        self.first = first  # the worker's number of its first unit
+        self.units: list[Any] = []  # Unit, or GHOST
+        self.at = 0
+        self.sent = False
+
+
+class Worker:
+    """One worker process, as the parent sees it.
+
+    ``batches`` grows under the dispatch lock and shrinks under the lead; ``known``, ``allowance``, ``limited`` belong to the lock;
+    ``incoming``, ``read_at``, ``large`` to the lead; the rest to the controller's thread.
+    """
+
+    def __init__(self, number: WorkerId, category: str, lane: Lane, now: float) -> None:
+        self.number = number
+        self.category = category
+        self.lane = lane
+        self.name = lane.name
+        self.process_info_id = lane.process_info_id
+        self.words = lane.board.words
+        self.incoming = Incoming(lane.socket)
+        self.outgoing = Outgoing(lane.socket)
+        self.queue: Queue | None = None
+        self.batches: deque[Batch] = deque()
+        self.forming: Batch | None = None
+        self.next_number = 1  # of the next unit that it is given
+        self.known: set[int] = set()  # the calls that it was sent
+        self.allowance: int | None = None  # how many units it may still take; None: any number
+        self.limited = False  # its board's LIMIT is set: nothing new until its batches have ended
+        self.read_at = 0  # how far its ring was read
+        self.large: deque[bytes | memoryview] = deque()  # results that came by the socket, in order
+        self.waits_for_large = False  # the next result is on its way through the socket
+        self.frames_read = 0
+        self.watched = False  # the controller watches its socket for more of a frame
+        self.ready = False
+        self.told_dry = True  # what the core believes
+        self.told_blocked = False
+        self.judged_blocked = False
+        self.announced = False  # the core knows that it is ready
+        self.leaving = False  # asked to leave
+        self.killed_for: str | None = None  # why we killed it, if we did
+        self.exited = False
+        self.started_at = now
+        self.stalled = False
+        self.units_done = 0
+        self.since = now
+        self.last_words = ""  # what was left in its stderr when it ended
+
+    @property
+    def pid(self) -> int:
+        """Its process number; 0 before it has started."""
+        return self.lane.pid
+
+    def __repr__(self) -> str:
+        return f"<{self.name} pid {self.pid}>"
+
+
+class Queue:  # weakly referred to by its controller
+    """One work queue, as the acting half sees it. ``pending`` and ``workers`` belong to the dispatch lock; any thread may append."""
+
+    def __init__(self, controller: Controller, number: QueueId, name: str, category: str, max_workers: int, delete_timeout_s: float) -> None:
+        self.controller = controller
+        self.number = number
+        self.name = name
+        self.category = category
+        self.max_workers = max_workers
+        self.delete_timeout_s = delete_timeout_s
+        self.pending: deque[Unit[Any]] = deque()  # of priority 0
+        self.ranked: dict[int, deque[Unit[Any]]] = {}  # of the other priorities
+        self.workers: list[Worker] = []
+        self.room = False  # a worker of ours may take more
+        self.told = 0  # how many waiting units the core was told of; NEVER: enough
+        self.ids = count(1)
+        self.last_id = 0
+        self.estimate_s = 0.0  # of one unit's time, measured
+        self.bytes_each = 64.0
+        self.ended: deque[Unit[Any]] = deque()  # not yet handed out by sync, wait_one or as_completed
+        self.outputs: deque[Unit[Any]] = deque()  # with output that was not yet emitted
+        self.emitting = False
+        self.output_to: str = "stream"
+        self.paused = False
+        self.opened = False  # the core knows it
+        self.gone = False  # the core has forgotten it
+        self.closed = False
+        self.owner: Worker | None = None  # of a nested queue: the worker whose unit made it
+        self.on_end: Callable[[Unit[Any]], None] | None = None  # of a nested queue: sends the outcome to its owner
+        self.retrying = 0
+        self.done = self.failed = self.cancelled = self.timed_out = self.lost = 0
+        self.peak_depth = 0
+
+    def depth(self) -> int:
+        """Return how many units wait."""
+        return len(self.pending) + (sum(map(len, self.ranked.values())) if self.ranked else 0)
+
+    def front(self) -> deque[Unit[Any]]:
+        """Return the backlog that is served next: the highest priority that has units."""
+        if not self.ranked:
+            return self.pending
+        best = max((rank for rank, units in self.ranked.items() if units), default=None)
+        if best is None or (best < 0 and self.pending):
+            return self.pending
+        return self.ranked[best]
+
+    def backlog(self, priority: int) -> deque[Unit[Any]]:
+        """Return the backlog of a priority."""
+        if priority == 0:
+            return self.pending
+        return self.ranked.setdefault(priority, deque())
+
+    def open_units(self) -> int:
+        """Return how many units have not ended."""
+        flying = sum(len(batch.units) - batch.at - batch.units.count(GHOST) for worker in list(self.workers) for batch in list(worker.batches))
+        return self.depth() + flying + self.retrying
+
+    def busy(self) -> bool:
+        """Return whether any unit of it is still open."""
+        if self.pending or self.retrying or (self.ranked and any(self.ranked.values())):
+            return True
+        return any(worker.batches or worker.forming for worker in self.workers)
+
+    def emit(self) -> None:
+        """Write what units that have ended have printed, in their order of completion, to this process's streams."""
+        self.controller.delivery.emit(self)

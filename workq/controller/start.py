@@ -1,0 +1,62 @@
+"""The start of one worker: its lane, its row, and the first frame, which says what it has to know."""
+
+from __future__ import annotations
+
+import logging
+import os
+from marshal import dumps as marshal_dumps
+from typing import TYPE_CHECKING, Any
+
+from workq.category import Category
+from workq.controller.records import Worker
+from workq.core.events import WorkerExited, WorkerId
+from workq.transport import codec, mainmodule
+from workq.transport.channel import DOWN_CONFIG, down_frame
+
+if TYPE_CHECKING:
+    from workq.controller.loop import Loop
+
+logger = logging.getLogger("workq")
+
+
+def start_worker(loop: Loop, number: WorkerId, category_name: str, now: float) -> None:
+    """Begin to start a worker; whether that worked comes back as an event of the engine."""
+    category = loop.controller.categories.get(category_name)
+    try:
+        if category is None:
+            raise OSError(f"category {category_name!r} was deleted")
+        first = first_frame(loop, category)
+        lane = loop.engine.start(number)
+    except Exception as error:
+        loop.halts.note_start_failure(category_name, f"a worker cannot be started: {error}")
+        loop.tell(WorkerExited(number))
+        return
+    worker = Worker(number, category_name, lane, now)
+    loop.by_number[number] = worker
+    loop.dispatcher.workers = [*loop.dispatcher.workers, worker]
+    worker.outgoing.send(down_frame(DOWN_CONFIG, marshal_dumps({**first, "name": lane.name, "process_info_id": lane.process_info_id})))
+
+
+def first_frame(loop: Loop, category: Category) -> dict[str, Any]:
+    """Return what every worker of a category is told at its start."""
+    initializer = b""
+    if category.initializer is not None:
+        initializer = codec.dump_value((category.initializer, category.initializer_args))
+    root = logging.getLogger()
+    return {
+        "category": category.name,
+        "output_bytes": loop.settings.output_bytes,
+        "log_level": root.getEffectiveLevel(),
+        "main": mainmodule.preparation_data(),
+        "preload": tuple(category.preload),
+        "initializer": initializer,
+        "work_folder": _folder(),
+        "heartbeat_s": loop.settings.heartbeat_s,
+    }
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""

@@ -1,0 +1,203 @@
+"""Units that have to stop: cancelled, timed out, of deleted queues. The core climbs the ladder; here is what its rungs do."""
+
+from __future__ import annotations
+
+import logging
+import time
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from workq.controller.dispatch import GHOST_VALUE
+from workq.controller.records import GHOST, Worker
+from workq.core.events import StopReason, UnitId, UnitMustStop, WorkerId
+from workq.core.states import UnitState
+from workq.transport.board import KIND_INTERRUPTED, STARTED, TARGET
+from workq.unit import PENDING, Ended, Unit, cancelled, timed_out
+
+if TYPE_CHECKING:
+    from workq.controller.loop import Loop
+
+logger = logging.getLogger("workq")
+
+
+class Stop:
+    """A unit that has to stop, and where it runs."""
+
+    __slots__ = ("number", "signalled", "unit", "worker")
+
+    def __init__(self, unit: Unit[Any], worker: Worker, number: int) -> None:
+        self.unit = unit
+        self.worker = worker
+        self.number = number  # the worker's number of the unit
+        self.signalled = False
+
+
+class Stops:
+    """The rows of units that have to stop, and the clock of time-outs. Belongs to the controller's thread."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._rows: dict[UnitId, Stop] = {}
+        self._ids = count(1)
+        self.next_check: float | None = None
+
+    # ------------------------------------------------------------ asking
+
+    def stop(self, unit: Unit[Any], why: str, reason: StopReason = StopReason.CANCELLED) -> None:
+        """Have a unit end, wherever it is. With the lead."""
+        loop = self._loop
+        with loop.dispatcher.lock:
+            place = loop.dispatcher.find(unit)
+            if place is not None and place[1] > place[0].words[STARTED]:
+                loop.dispatcher.recall(place[0])  # it waits behind another: take it back, and drop it
+                place = loop.dispatcher.find(unit)
+        if unit.value is not PENDING:
+            return
+        if place is None:
+            unit.call.queue.cancelled += 1
+            loop.settle(unit, cancelled(unit, why))
+            loop.lead.wake_ready()
+            return
+        extra = unit.need_extra()
+        if extra.stopping is None:
+            extra.stopping = UnitState.CANCELLED if reason is StopReason.CANCELLED else UnitState.TIMED_OUT
+            worker, number = place
+            unit_id = UnitId(next(self._ids))
+            self._rows[unit_id] = Stop(unit, worker, number)
+            loop.tell(UnitMustStop(unit_id, WorkerId(int(worker.number)), reason, unit.call.queue.delete_timeout_s))
+
+    def ended(self) -> list[UnitId]:
+        """Return the rows whose unit has ended since, and forget them."""
+        gone = [unit_id for unit_id, row in self._rows.items() if row.unit.value is not PENDING or row.worker.exited or self._moved(row)]
+        for unit_id in gone:
+            del self._rows[unit_id]
+        return gone
+
+    def _moved(self, row: Stop) -> bool:
+        """Return whether the unit is no longer where it was to be stopped: it is tried again."""
+        extra = row.unit.extra
+        return extra is not None and extra.stopping is None
+
+    # ------------------------------------------------------------ the rungs (with lead and lock)
+
+    def interrupt(self, number: WorkerId, unit_id: UnitId) -> None:
+        """Raise ExternalInterrupt in the unit. The word names it, so a signal that comes too late strikes nobody."""
+        row = self._rows.get(unit_id)
+        if row is None or row.worker.exited:
+            return
+        row.worker.words[TARGET] = row.number
+        if not row.signalled:
+            row.signalled = True
+            self._loop.counters["interrupted"] += 1
+            logger.debug("unit %s is interrupted in %s (pid %d)", row.unit.label, row.worker.name, row.worker.pid)
+        self._loop.engine.interrupt(row.worker.lane)
+
+    def kill(self, number: WorkerId, unit_id: UnitId) -> None:
+        """Kill the worker of a unit that does not end; no other unit can be hit, as none may begin any more."""
+        row = self._rows.get(unit_id)
+        if row is None or row.worker.exited:
+            return
+        loop, worker = self._loop, row.worker
+        loop.dispatcher.recall(worker)
+        loop.dispatcher.read(worker)
+        if row.unit.value is not PENDING or self._moved(row):
+            return  # it has just ended
+        worker.killed_for = f"its unit {row.unit.label} did not end within delete_timeout"
+        loop.counters["killed"] += 1
+        logger.warning("%s (pid %d) is killed: %s", worker.name, worker.pid, worker.killed_for)
+        loop.engine.kill(worker.lane)
+
+    # ------------------------------------------------------------ time-outs
+
+    def due(self, now: float) -> bool:
+        """Return whether a time-out should be looked at."""
+        return self.next_check is not None and self.next_check <= now
+
+    def watch(self, timeout_s: float) -> None:
+        """A unit with a time-out was sent: look again no later than after that. Under the dispatch lock, any thread."""
+        due = time.monotonic() + timeout_s
+        if self.next_check is None or due < self.next_check:
+            self.next_check = due
+            self._loop.ring()
+
+    def check(self, now: float) -> None:
+        """Stop the units whose time is over. With the lead.
+
+        A unit that begins right after a look cannot be overdue before its time-out has passed once more, so the next look is at the
+        end of the running one's time or after the shortest time-out, whichever is first.
+        """
+        if not self.due(now):
+            return
+        self.next_check = None
+        for worker in self._loop.dispatcher.workers:
+            due = self._check_worker(worker, now)
+            if due is not None and (self.next_check is None or due < self.next_check):
+                self.next_check = due
+
+    def _check_worker(self, worker: Worker, now: float) -> float | None:
+        timeouts = [
+            unit.call.options.timeout
+            for batch in worker.batches
+            for unit in batch.units[batch.at :]
+            if unit is not GHOST and unit.call.options.timeout is not None
+        ]
+        if not timeouts:
+            return None
+        next_look = now + min(timeouts)
+        running = self._loop.dispatcher.running(worker)
+        if running is not None and running[0].call.options.timeout is not None:
+            unit, begun_s = running
+            over = begun_s + unit.call.options.timeout
+            if over > now:
+                return min(next_look, over)
+            if unit.extra is None or unit.extra.stopping is None:
+                self.stop(unit, "it ran for too long", StopReason.TIMED_OUT)
+        return next_look
+
+
+def failed_end(loop: Loop, worker: Worker, unit: Unit[Any], kind: int, payload: Any) -> Any:
+    """Return how a unit ended that raised; GHOST_VALUE where it is tried again. Under the lead; runs no user code."""
+    stopping = unit.extra.stopping if unit.extra is not None else None
+    queue = unit.call.queue
+    if unit.value is not PENDING:
+        return unit.value
+    if kind == KIND_INTERRUPTED and stopping is UnitState.CANCELLED:
+        queue.cancelled += 1
+        return cancelled(unit, "it was interrupted while it ran")
+    if kind == KIND_INTERRUPTED and stopping is UnitState.TIMED_OUT:
+        end = timed_out(unit, unit.call.options.timeout or 0.0)
+    else:
+        end = Ended(UnitState.FAILED, payload=payload)
+    if again(loop, unit, end.state.value):
+        return GHOST_VALUE
+    count_end(unit, end.state)
+    return end
+
+
+def again(loop: Loop, unit: Unit[Any], how: str) -> bool:
+    """Put a unit back into its queue, if retries are left and nobody has asked it to end."""
+    extra = unit.extra
+    if unit.attempts > unit.call.options.retries or unit.call.queue.closed:
+        return False
+    if extra is not None and extra.stopping is UnitState.CANCELLED:
+        return False
+    extra = unit.need_extra()
+    extra.history.append(f"attempt {extra.attempts} {how} in {unit.worker_record.name if unit.worker_record else 'a worker'}")
+    extra.attempts += 1
+    extra.stopping = None
+    queue = unit.call.queue
+    queue.backlog(unit.call.options.priority).appendleft(unit)
+    queue.room = bool(queue.workers)
+    loop.look_at(queue)
+    return True
+
+
+def count_end(unit: Unit[Any], state: UnitState) -> None:
+    """Count an end other than done or cancelled."""
+    queue = unit.call.queue
+    if state is UnitState.FAILED:
+        queue.failed += 1
+    elif state is UnitState.TIMED_OUT:
+        queue.timed_out += 1
+    elif state is UnitState.LOST:
+        queue.lost += 1

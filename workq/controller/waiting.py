@@ -1,0 +1,273 @@
+"""Who reads: the thread that waits, else the controller. Leader and followers.
+
+A hop from one thread to another costs 7-30 us, and 5 ms where the main thread computes. So whoever waits for a unit reads the boards
+itself (it *leads*); others that wait follow it, and it wakes those whose wait is over. The controller reads when nobody leads.
+
+The hand-over, and the race that it settles. Workers ring whoever the board's WAIT word names, once.
+1. A leader sets ``want = LEADER``, writes WAIT = LEADER on every busy board, fences, *then* looks, and only then blocks.
+2. A leader that leaves sets ``want = CONTROLLER`` and WAIT = CONTROLLER everywhere under the lock (dispatch writes ``want`` to WAIT under
+   it too), gives the lead back, and looks once more: what a worker rang for in between, the controller is woken for.
+3. A follower registers itself, then tries to lead, and only then waits. A leader gives the lead back, then wakes the first follower.
+   Either the follower got the lead, or the leader sees the follower.
+4. The controller, for what only it does (deaths, taking back, stopping), *claims* the lead: it sets ``claimed``, rings the leader's bell
+   and waits for the lock; the leader leaves, and follows until the controller has left.
+
+Signal handlers may raise between any two bytecodes of the main thread: the lead is an RLock, whose owner can be asked for, and is given
+back by two nested ``finally``, so that one exception cannot leave it held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from workq.errors import WaitError
+from workq.transport.board import CONTROLLER, FINISHED, FRAMES, LARGE, LEADER, STARTED, WAIT, fence
+
+if TYPE_CHECKING:
+    from workq.controller.dispatch import Dispatcher
+    from workq.controller.records import Worker
+
+
+class Follower:
+    """A thread that waits while another leads."""
+
+    __slots__ = ("gate", "ready")
+
+    def __init__(self, ready: Callable[[], bool]) -> None:
+        self.ready = ready
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+    def wake(self) -> None:
+        """Let it look again. Twice is once."""
+        try:
+            self.gate.release()
+        except RuntimeError:
+            pass
+
+
+class Lead:
+    """The right to read, and the waiting of everybody who has it not."""
+
+    def __init__(self, dispatcher: Dispatcher, leader_bell: int, controller_bell: int) -> None:
+        self.lock = threading.RLock()
+        self._dispatcher = dispatcher
+        self._leader_bell = leader_bell
+        self._controller_bell = controller_bell
+        self._followers: deque[Follower] = deque()
+        self._claimed = False
+        self._poll = select.poll()
+        self._poll.register(leader_bell, select.POLLIN)
+        self._sockets: set[int] = set()  # of workers whose large frame has arrived in part; belongs to the lead
+
+    # ------------------------------------------------------------ waiting threads
+
+    def wait(self, ready: Callable[[], bool], timeout_s: float | None) -> bool:
+        """Wait until `ready()`; return False where the time ran out. Any thread but the controller's; runs no user code."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not ready():
+            if not self._lead(ready, deadline):
+                self._follow(ready, deadline)
+            if deadline is not None and time.monotonic() >= deadline:
+                self.hand_on()  # we may have been the one that was to lead next
+                return ready()
+        return True
+
+    def try_pump(self) -> None:
+        """Read what there is, if nobody else does. For a thread that queues while all workers are busy."""
+        lock = self.lock
+        if lock._is_owned():  # type: ignore[attr-defined]
+            return
+        try:
+            if lock.acquire(False):
+                self.pump()
+        finally:
+            try:
+                self.leave()
+            finally:
+                self._release()
+
+    def _lead(self, ready: Callable[[], bool], deadline: float | None) -> bool:
+        lock = self.lock
+        if lock._is_owned():  # type: ignore[attr-defined]
+            raise WaitError("a signal handler that interrupted a wait for units cannot itself wait for one in the same thread")
+        if self._claimed:
+            return False
+        try:
+            if not lock.acquire(False):
+                return False
+            self._dispatcher.want = LEADER
+            while not ready() and not self._claimed:
+                self._arm()
+                if not self._anything():
+                    if not self._block(deadline):
+                        break
+                self.pump()
+            return True
+        finally:
+            try:
+                self.leave()
+            finally:
+                self._release()
+
+    def _follow(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        follower = Follower(ready)
+        self._followers.append(follower)
+        try:
+            if ready():
+                return
+            if not self._claimed and self.lock.acquire(False):  # nobody leads any more: lead, at the next turn of the loop
+                return
+            left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
+            follower.gate.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+        except BaseException:
+            self.hand_on()
+            raise
+        finally:
+            try:
+                self._release()
+            finally:
+                with contextlib.suppress(ValueError):
+                    self._followers.remove(follower)
+
+    def _arm(self) -> None:
+        """Say on every busy board that we wait. Followed by a look, before anything blocks."""
+        for worker in self._dispatcher.workers:
+            if worker.batches:
+                worker.words[WAIT] = LEADER
+        fence()
+
+    def _anything(self) -> bool:
+        for worker in self._dispatcher.workers:
+            if worker.batches and unread(worker):
+                return True
+        return False
+
+    def _block(self, deadline: float | None) -> bool:
+        """Wait for a bell, or for more of a large frame; False where the time ran out."""
+        self._watch_sockets()
+        if deadline is None and not self._sockets:
+            os.eventfd_read(self._leader_bell)
+            return True
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            return False
+        events = self._poll.poll(None if left is None else left * 1000 + 1)
+        for fd, _ in events:
+            if fd == self._leader_bell:
+                os.eventfd_read(fd)
+        return bool(events)
+
+    def _watch_sockets(self) -> None:
+        wanted = {worker.lane.socket.fileno() for worker in self._dispatcher.workers if expects(worker)}
+        for fd in self._sockets - wanted:
+            self._poll.unregister(fd)
+        for fd in wanted - self._sockets:
+            self._poll.register(fd, select.POLLIN)
+        self._sockets = wanted
+
+    def leave(self) -> None:
+        """Hand over to the controller, if we lead. See the page's head, point 2."""
+        if not self.lock._is_owned():  # type: ignore[attr-defined]
+            return
+        if self.give_up():
+            os.eventfd_write(self._controller_bell, 1)
+
+    def give_up(self) -> bool:
+        """Arm the controller's bell, give the lead back, and return whether there is something to read or to watch."""
+        dispatcher = self._dispatcher
+        with dispatcher.lock:
+            dispatcher.want = CONTROLLER
+            for worker in dispatcher.workers:
+                if worker.batches:
+                    worker.words[WAIT] = CONTROLLER
+        self._release()
+        fence()
+        self.hand_on()
+        return any(unread(worker) or (expects(worker) and not worker.watched) for worker in dispatcher.workers)
+
+    def _release(self) -> None:
+        if self.lock._is_owned():  # type: ignore[attr-defined]
+            self.lock.release()
+
+    # ------------------------------------------------------------ whoever leads
+
+    def pump(self) -> int:
+        """Read all boards, send on, and wake the followers whose wait is over. Under the lead."""
+        dispatcher = self._dispatcher
+        total = 0
+        for worker in dispatcher.workers:
+            if worker.batches or expects(worker):
+                total += dispatcher.read(worker)
+                queue = worker.queue
+                if queue is not None and queue.room and (queue.pending or queue.ranked):
+                    with dispatcher.lock:
+                        dispatcher.dispatch(queue)
+                if not worker.batches and (dispatcher.wanted_dry and not worker.told_dry or self._others_hold_more(worker)):
+                    dispatcher.post()
+        if self._followers:
+            self.wake_ready()
+        return total
+
+    def _others_hold_more(self, idle: Worker) -> bool:
+        """Return whether units wait behind others' long ones that this idle worker could run."""
+        queue = idle.queue
+        if queue is None or len(queue.workers) < 2:
+            return False
+        return any(len(worker.batches) > 1 or (worker.batches and len(worker.batches[0].units) - worker.batches[0].at > 1) for worker in queue.workers)
+
+    def wake_ready(self) -> None:
+        """Wake the followers whose wait is over."""
+        for follower in tuple(self._followers):
+            if follower.ready():
+                follower.wake()
+
+    def hand_on(self) -> None:
+        """Let a follower try to lead. After the lead was given back."""
+        for follower in tuple(self._followers):
+            follower.wake()
+            return
+
+    def kick(self) -> None:
+        """Wake the leader, if there is one, to look again."""
+        os.eventfd_write(self._leader_bell, 1)
+
+    # ------------------------------------------------------------ the controller
+
+    def take(self, must: bool) -> bool:
+        """Take the lead if it is free, and from a leader if we must. The controller's thread only; not entered twice."""
+        if self.lock.acquire(False):
+            return True
+        if must:
+            self._claimed = True
+            self.kick()
+            self.lock.acquire()
+            self._claimed = False
+        return must
+
+    def wake_all(self) -> None:
+        """Let everybody who waits look again. Any thread."""
+        self.kick()
+        for follower in tuple(self._followers):
+            follower.wake()
+
+
+def unread(worker: Worker) -> bool:
+    """Return whether a worker's board shows more than was read of it."""
+    if not worker.batches or worker.waits_for_large:
+        return False
+    words = worker.words
+    batch = worker.batches[0]
+    return bool(max(words[FINISHED], words[STARTED] - 1, words[LARGE]) >= batch.first + batch.at)
+
+
+def expects(worker: Worker) -> bool:
+    """Return whether more must come on a worker's socket, so that somebody has to watch it."""
+    return not worker.exited and (worker.waits_for_large or worker.incoming.partial or worker.words[FRAMES] != worker.frames_read)

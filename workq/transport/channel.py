@@ -1,0 +1,252 @@
+"""Frames on the private socket of one worker, both sides.
+
+Down (parent to worker): 8 bytes, kind in the top byte and length below, then the payload. Up: a kind byte, and for all but the
+bell 8 bytes of length and the payload. The socket carries what is too large for the ring, what must arrive while a unit still
+runs (log records, output, requests of nested queues) and the bell of a lone waiter; ordinary results go through the board.
+
+A signal handler of the application may raise between any two bytecodes of its main thread, and that thread reads and writes here.
+So the parent's side lets no bytecode stand between a system call and the note of what it did: ``deque.extend(map(call, …))`` is one
+call of C, in which no handler runs.
+"""
+
+from __future__ import annotations
+
+import struct
+from _socket import MSG_DONTWAIT
+from _thread import LockType
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing itself is too dear for the launcher
+    from collections.abc import Callable, Iterator
+
+    from _socket import socket
+
+DOWN_UNITS, DOWN_CONFIG, DOWN_REPLY, DOWN_LEAVE = range(4)
+UP_BELL, UP_READY, UP_RESULT, UP_LOG, UP_OUTPUT, UP_REQUEST = range(6)
+
+DOWN_HEAD = struct.Struct("=Q")
+UP_HEAD = struct.Struct("=BQ")
+KIND_SHIFT = 56
+LENGTH_MASK = (1 << KIND_SHIFT) - 1
+BELL = b"\0"
+
+_INBOX_BYTES = 256 << 10
+_CHUNK_BYTES = 64 << 10
+
+
+def down_frame(kind: int, payload: bytes) -> bytes:
+    """Return a frame for a worker."""
+    return DOWN_HEAD.pack(kind << KIND_SHIFT | len(payload)) + payload
+
+
+class Inbox:
+    """The worker's end: takes frames from the socket, one at a time. Owned by the worker's main thread.
+
+    ``recv_into`` a buffer made once: a ``recv`` of more than 128 KiB maps and unmaps memory each time, and was the largest cost of all.
+    """
+
+    def __init__(self, receive_into: Callable[[memoryview], int]) -> None:
+        self._receive_into = receive_into
+        self._buffer = memoryview(bytearray(_INBOX_BYTES))
+        self._start = self._end = 0
+        self.stash: deque[tuple[int, memoryview]] = deque()  # frames that came while a unit waited for replies
+
+    def next(self) -> tuple[int, memoryview] | None:
+        """Wait for the next frame; None when the parent has closed the socket. The view holds until the next call."""
+        if self.stash:
+            return self.stash.popleft()
+        return self.receive()
+
+    def receive(self) -> tuple[int, memoryview] | None:
+        """The same, past the stash."""
+        while self._end - self._start < DOWN_HEAD.size:
+            if not self._fill():
+                return None
+        word = DOWN_HEAD.unpack_from(self._buffer, self._start)[0]
+        length = word & LENGTH_MASK
+        first = self._start + DOWN_HEAD.size
+        if length > _INBOX_BYTES - DOWN_HEAD.size:
+            body = self._large(first, length)
+            return None if body is None else (word >> KIND_SHIFT, body)
+        while self._end - self._start < DOWN_HEAD.size + length:
+            if not self._fill():
+                return None
+        first = self._start + DOWN_HEAD.size
+        self._start = first + length
+        return word >> KIND_SHIFT, self._buffer[first : self._start]
+
+    def _fill(self) -> bool:
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._start and len(self._buffer) - self._end < _CHUNK_BYTES:
+            rest = bytes(self._buffer[self._start : self._end])
+            self._buffer[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
+        count = self._receive_into(self._buffer[self._end :])
+        self._end += count
+        return count > 0
+
+    def _large(self, first: int, length: int) -> memoryview | None:
+        body = memoryview(bytearray(length))
+        have = self._end - first
+        body[:have] = self._buffer[first : self._end]
+        self._start = self._end = 0
+        while have < length:
+            count = self._receive_into(body[have:])
+            if not count:
+                return None
+            have += count
+        return body
+
+
+class Incoming:
+    """The parent's end, reading: whole frames out of whatever has arrived, without waiting. Owned by the holder of the lead."""
+
+    def __init__(self, socket: socket) -> None:
+        self._socket = socket
+        self._chunks: deque[bytes] = deque()  # as received, not yet parsed
+        self._large: memoryview | None = None  # the payload that is being received in place
+        self._counts: deque[int] = deque()  # how much of it has arrived, call by call
+        self._kind = UP_BELL
+
+    @property
+    def partial(self) -> bool:
+        """True while a frame has arrived in part."""
+        return self._large is not None or bool(self._chunks)
+
+    def wait_one_byte(self) -> None:
+        """Block until something arrives (or the other end was shut), and keep it."""
+        self._chunks.extend(map(self._socket.recv, (1,)))
+        if self._chunks[-1] == BELL and self._large is None and len(self._chunks) == 1:
+            self._chunks.clear()
+
+    def frames(self) -> Iterator[tuple[int, bytes | memoryview]]:
+        """Yield the frames that are there, bells left out."""
+        while True:
+            if self._large is not None:
+                if not self._receive_large():
+                    return
+                kind, payload = self._kind, self._large
+                self._large = None
+                yield kind, payload
+            frame = self._parse()
+            if frame is not None:
+                yield frame
+            elif self._large is None and not self._receive():
+                return
+
+    def _receive(self) -> bool:
+        try:
+            self._chunks.extend(map(self._socket.recv, (_CHUNK_BYTES,), (MSG_DONTWAIT,)))
+        except (BlockingIOError, OSError):
+            return False
+        if not self._chunks[-1]:  # end of file
+            self._chunks.pop()
+            return False
+        return True
+
+    def _receive_large(self) -> bool:
+        """Go on with a large payload; True when it is whole."""
+        assert self._large is not None
+        while (have := sum(self._counts)) < len(self._large):
+            rest = self._large[have:]
+            try:
+                self._counts.extend(map(self._socket.recv_into, (rest,), (len(rest),), (MSG_DONTWAIT,)))
+            except OSError:
+                return False
+            if not self._counts[-1]:
+                return False
+        return True
+
+    def _parse(self) -> tuple[int, bytes | memoryview] | None:
+        """Take one frame out of the chunks, or set out to receive a large one in place, or return None."""
+        chunks = self._chunks
+        if not chunks:
+            return None
+        if len(chunks) > 1:
+            data = b"".join(chunks)
+            self._chunks = chunks = deque((data,))
+        data = chunks[0].lstrip(BELL)  # bells stand between frames only, and no frame begins with their byte
+        if len(data) < UP_HEAD.size:
+            self._chunks = deque((data,)) if data else deque()
+            return None
+        kind, length = UP_HEAD.unpack_from(data)
+        end = UP_HEAD.size + length
+        if len(data) >= end:
+            rest = data[end:]
+            self._chunks = deque((rest,)) if rest else deque()
+            return kind, data[UP_HEAD.size : end]
+        if length > _CHUNK_BYTES:
+            large = memoryview(bytearray(length))
+            have = len(data) - UP_HEAD.size
+            large[:have] = data[UP_HEAD.size :]
+            self._kind, self._counts = kind, deque((have,))
+            self._large, self._chunks = large, deque()
+        else:
+            self._chunks = deque((data,))
+        return None
+
+
+class Outgoing:
+    """The parent's end, writing: never waits, keeps what the socket does not take. Owned by the holder of the dispatch lock."""
+
+    def __init__(self, socket: socket) -> None:
+        self._socket = socket
+        self._left: deque[tuple[memoryview, deque[int]]] = deque()  # a frame, and how much of it was sent, call by call
+        self.closed = False
+
+    @property
+    def waiting(self) -> bool:
+        """True while bytes are left that the socket did not take."""
+        return bool(self._left)
+
+    def send(self, frame: bytes) -> None:
+        """Append a frame and write what the socket takes now."""
+        self._left.append((memoryview(frame), deque()))
+        self.push()
+
+    def push(self) -> None:
+        """Write on. Where the worker is gone the rest is dropped: its death is on its way, by another road."""
+        while self._left:
+            frame, sent = self._left[0]
+            rest = frame[sum(sent) :]
+            if rest:
+                try:
+                    sent.extend(map(self._socket.send, (rest,), (MSG_DONTWAIT,)))
+                except BlockingIOError:
+                    return
+                except OSError:
+                    self.closed = True
+                    self._left.clear()
+                    return
+                if sent[-1] < len(rest):
+                    continue
+            self._left.popleft()
+
+
+class Upward:
+    """The worker's end, writing. The lock is the process's own: threads of a unit may log while its result is sent."""
+
+    def __init__(self, socket: socket, lock: LockType) -> None:
+        self._socket = socket
+        self._lock = lock
+
+    def bell(self) -> None:
+        """Wake the thread that waits on this socket alone."""
+        with self._lock:
+            self._socket.send(BELL)
+
+    def frame(self, kind: int, *parts: bytes | memoryview) -> None:
+        """Send one frame, waiting as long as the parent takes to read it."""
+        views = [memoryview(UP_HEAD.pack(kind, sum(map(len, parts)))), *map(memoryview, parts)]
+        with self._lock:
+            while views:
+                count = self._socket.sendmsg(views)
+                while views and count >= len(views[0]):
+                    count -= len(views.pop(0))
+                if views and count:
+                    views[0] = views[0][count:]
+
+
+__all__ = ["BELL", "Inbox", "Incoming", "Outgoing", "Upward", "down_frame"]

@@ -1,0 +1,79 @@
+"""Interrupts: a signal plus a board word that names the unit.
+
+The race that this settles: the parent decides to interrupt unit n while the worker may be ending n and beginning n + 1.
+1. The parent writes TARGET = n, then sends the signal.
+2. The worker's main thread has ``armed[0] = n`` just while the code of unit n runs (unpickling, the call, pickling).
+3. The handler raises only if ``armed[0] == TARGET``, and disarms before it raises: at most one raise for each arming, never in the
+   worker's own code, never in another unit.
+4. A signal that comes between the announcement of n and its arming is not lost: whoever arms looks at TARGET right afterwards.
+A ``__del__`` or a weakref callback swallows the exception; `on_unraisable` arms again, and the parent repeats the signal.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from workq.interruption import ExternalInterrupt
+from workq.transport.board import TARGET
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+SIGNAL = signal.SIGUSR2  # coalesces, exists on every POSIX system, and is not taken by faulthandler, asyncio or Celery
+
+
+class Interrupts:
+    """The armed word and the handlers. Owned by the worker's main thread.
+
+    Attributes:
+        armed: A list of one: the unit whose code runs, or 0.
+    """
+
+    def __init__(self, words: memoryview) -> None:
+        self.armed = [0]
+        self._words = words
+
+    def install(self) -> None:
+        """Take the interrupt signal and SIGINT. Called once, and again where a unit has changed them."""
+        signal.signal(SIGNAL, self.on_signal)
+        signal.signal(signal.SIGINT, self.on_keyboard)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (SIGNAL, signal.SIGINT))
+        sys.unraisablehook = self.on_unraisable
+
+    def intact(self) -> bool:
+        """Return whether a unit has left our handlers alone (1 us)."""
+        return signal.getsignal(SIGNAL) == self.on_signal and not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    def on_signal(self, signum: int, frame: FrameType | None) -> None:
+        """Raise in the unit that is meant, if it still runs."""
+        number = self.armed[0]
+        if number and self._words[TARGET] == number:
+            self.armed[0] = 0
+            raise ExternalInterrupt(number)
+
+    def on_keyboard(self, signum: int, frame: FrameType | None) -> None:
+        """A SIGINT sent to this very process is for the unit, never for the worker's own code."""
+        if self.armed[0]:
+            raise KeyboardInterrupt
+
+    def on_unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Arm again where a ``__del__`` has swallowed our exception; the rest goes the ordinary way."""
+        error = unraisable.exc_value
+        if isinstance(error, ExternalInterrupt) and error.args:
+            self.armed[0] = error.args[0]
+        else:
+            sys.__unraisablehook__(unraisable)
+
+    def shield(self) -> int:
+        """Disarm for a few steps that must not be cut in two, and return what `unshield` wants."""
+        number, self.armed[0] = self.armed[0], 0
+        return number
+
+    def unshield(self, number: int) -> None:
+        """Arm again; an interrupt that came meanwhile strikes now."""
+        self.armed[0] = number
+        if number and self._words[TARGET] == number:
+            self.armed[0] = 0
+            raise ExternalInterrupt(number)

@@ -1,0 +1,390 @@
+"""The worker's loop: takes batches of units from its socket, runs them, and leaves their results on its board.
+
+This is the hot path's other end, so `serve` is one long function with everything in locals; each place says what it saves.
+Thread: the worker's main thread, the only one that runs units.
+"""
+
+from __future__ import annotations
+
+import _pickle
+import os
+import sys
+import time
+from _socket import socket
+from _thread import allocate_lock, get_ident
+from marshal import dumps as marshal_dumps
+from marshal import loads as marshal_loads
+
+from workq import context
+from workq.interruption import ExternalInterrupt
+from workq.transport import codec, mainmodule
+from workq.transport.board import (
+    BATCH_AT,
+    BLOCKED,
+    CONTROLLER,
+    FENCE_EACH_UNIT,
+    FINISHED,
+    FRAMES,
+    INT_LIMIT,
+    KIND_ERROR,
+    KIND_FALSE,
+    KIND_INT,
+    KIND_INTERRUPTED,
+    KIND_MARSHAL,
+    KIND_NONE,
+    KIND_NOTED,
+    KIND_PICKLE,
+    KIND_SKIPPED,
+    KIND_SOCKET,
+    KIND_TRUE,
+    LARGE,
+    LENGTH_SHIFT,
+    LIMIT,
+    LONE,
+    MASK,
+    POSITION_MASK,
+    POSITION_SHIFT,
+    READ,
+    RING_BYTES,
+    RING_MASK,
+    RING_PAYLOAD_BYTES,
+    STARTED,
+    TARGET,
+    WAIT,
+    Board,
+    fence,
+    register_for_barriers,
+)
+from workq.transport.channel import DOWN_CONFIG, DOWN_REPLY, DOWN_UNITS, UP_LOG, UP_OUTPUT, UP_READY, UP_RESULT, Inbox, Upward
+from workq.worker import leftovers, logs, watch
+from workq.worker.interrupt import Interrupts
+from workq.worker.output import Output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+LOOK_NS = 2_500  # a unit that took longer is looked at for descriptor-level output; shorter ones have no time to write any
+LEFTOVERS_NS = 1_000_000  # a unit that took longer is looked at for what it left behind
+FIRST_UNITS_LOOKED_AT = 64  # of each function, whatever their time
+SCALARS = frozenset({float, str, bytes})
+
+
+class Stop(Exception):
+    """The parent has asked the worker to leave, or is gone."""
+
+
+class Worker:
+    """What a worker has, apart from the locals of the loop. The object that `workq.context` shows to units."""
+
+    def __init__(self, socket_fd: int, board_fd: int, output_fd: int, error_fd: int, leader_bell: int, controller_bell: int) -> None:
+        self.pid = os.getpid()
+        self.main_thread = get_ident()
+        self.socket = socket(fileno=socket_fd)
+        self.board = Board.attach(board_fd)
+        self.words = self.board.words
+        self.inbox = Inbox(self.socket.recv_into)
+        self.upward = Upward(self.socket, allocate_lock())
+        self.bells = (0, leader_bell, controller_bell)
+        self.interrupts = Interrupts(self.words)
+        self.output_fds = (output_fd, error_fd)
+        self.functions: dict[int, Callable[..., Any]] = {}
+        self.labels: dict[int, tuple[str, str]] = {}  # of each function number: the unit's name, its queue's name
+        self.attempts: dict[int, int] = {}  # of the batch: unit number to attempt, where it is not the first
+        self.ids: list[int] = []  # of the batch
+        self.batch: list[Any] = []
+        self.function_number = 0
+        self.first = 0  # the batch's first unit is number first + 1
+        self.forked = False
+
+    # ------------------------------------------------------------ start
+
+    def configure(self) -> None:
+        """Take the first frame, and be ready for units: the streams, the handlers, the category's preload and initializer."""
+        frame = self.inbox.next()
+        if frame is None or frame[0] != DOWN_CONFIG:
+            raise Stop
+        config = marshal_loads(frame[1])
+        self.name, self.process_info_id, self.category = config["name"], config["process_info_id"], config["category"]
+        context.enter(self)
+        self.output = Output(*self.output_fds, config["output_bytes"])
+        self.output.install()
+        self.interrupts.install()
+        _write_crashes_to_stderr()
+        logs.install(self.send_record, config["log_level"])
+        os.register_at_fork(after_in_child=self._in_child)
+        mainmodule.set_main(_pickle.loads(config["main"]) if config["main"] else None)
+        watch.start(self.board, self.output, os.getppid(), config["heartbeat_s"])
+        self.leftovers = leftovers.Watcher(self.interrupts)
+        for module in config["preload"]:
+            __import__(module)
+        if config["initializer"]:
+            function, arguments = codec.load(config["initializer"])
+            function(*arguments)
+        if config["work_folder"]:
+            os.chdir(config["work_folder"])
+
+    def ready(self) -> None:
+        """Say that units may come."""
+        self.say(UP_READY, b"")
+
+    def _in_child(self) -> None:
+        """A unit has forked. The child shares our board and socket, and must touch neither: its unit ends it (`_end`)."""
+        self.forked = True
+        self.interrupts.armed[0] = 0
+        self.output.pending.append((1, ""))  # sends the loop the long way round, where `forked` is looked at
+
+    # ------------------------------------------------------------ bells and frames
+
+    def ring(self) -> None:
+        """Wake whoever waits for this worker, if anybody does."""
+        who = self.words[WAIT]
+        if who:
+            self.words[WAIT] = 0
+            if who == LONE:
+                self.upward.bell()
+            else:
+                os.eventfd_write(self.bells[who], 1)
+
+    def say(self, kind: int, payload: bytes) -> None:
+        """Send a frame from inside a unit: whole, whatever interrupts come, and with the controller awake."""
+        if get_ident() != self.main_thread:
+            self._say(kind, payload)
+            return
+        number = self.interrupts.shield()
+        self._say(kind, payload)
+        self.interrupts.unshield(number)
+
+    def _say(self, kind: int, payload: bytes) -> None:
+        if os.getpid() == self.pid:
+            self.words[FRAMES] += 1
+            self.ring()  # first: a frame larger than the socket's buffer needs its reader
+            self.upward.frame(kind, payload)
+            os.eventfd_write(self.bells[CONTROLLER], 1)
+
+    def send_record(self, record: bytes) -> None:
+        """Hand a log record to the parent's loggers."""
+        info = self.current_unit()
+        self.say(UP_LOG, marshal_dumps((info and (info.queue, info.id), record)))
+
+    # ------------------------------------------------------------ what units may ask (context.Side)
+
+    def current_unit(self) -> context.UnitInfo | None:
+        """Return what runs. Worked out when asked for, so that the loop pays nothing."""
+        index = self.words[STARTED] - self.first - 1
+        if not 0 <= index < len(self.ids) or self.words[STARTED] <= self.words[FINISHED]:
+            return None
+        number = self.function_number or self.batch[index][0]
+        name, queue = self.labels[number]
+        unit = self.ids[index]
+        return context.UnitInfo(unit, name, queue, self.attempts.get(unit, 1), self.name)
+
+    def flush(self) -> None:
+        """Hand over what the unit has written so far."""
+        info = self.current_unit()
+        chunks = self.output.flush()
+        if chunks and info is not None:
+            self.say(UP_OUTPUT, marshal_dumps(((info.queue, info.id), chunks)))
+
+    def block(self) -> None:
+        """Declare a wait of the main thread."""
+        if get_ident() == self.main_thread and not self.forked:
+            self.words[BLOCKED] += 1
+            if self.words[BLOCKED] == 1:
+                os.eventfd_write(self.bells[CONTROLLER], 1)
+
+    def unblock(self) -> None:
+        """End it."""
+        if get_ident() == self.main_thread and not self.forked:
+            self.words[BLOCKED] -= 1
+            if self.words[BLOCKED] == 0:
+                os.eventfd_write(self.bells[CONTROLLER], 1)
+
+    # ------------------------------------------------------------ units
+
+    def learn(self, news: dict[str, Any]) -> None:
+        """Take in the functions and the labels that the parent has not sent before."""
+        for number, pickled, keywords, name, queue in news.get("functions", ()):
+            self.functions[number] = _callable(pickled, keywords)
+            self.labels[number] = name, queue
+        self.attempts = news.get("attempts", {})
+
+    def end(self, kind: int, payload: bytes, took_ns: int, look: bool) -> tuple[int, bytes]:
+        """End a unit the long way: what it wrote and what it left behind goes with its result."""
+        if self.forked:
+            self._end_child()
+        chunks = self.output.take(look or self.output.waiting())
+        notes = self.leftovers.mend() if took_ns > LEFTOVERS_NS else None
+        if not chunks and not notes:
+            return kind, payload
+        return KIND_NOTED, marshal_dumps((kind, payload, chunks, notes))
+
+    def _end_child(self) -> None:
+        """We are the child that a unit has forked, and its function has returned: nothing of ours is left to do here."""
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(0)
+
+    def put(self, number: int, kind: int, payload: bytes, position: int) -> int:
+        """Leave a payload in the ring, or send it where it is too large; return the ring's new position."""
+        length = len(payload)
+        start = position if (position & RING_MASK) + length <= RING_BYTES else (position | RING_MASK) + 1
+        if length <= RING_PAYLOAD_BYTES and (start + length - self.words[READ]) & POSITION_MASK <= RING_BYTES:
+            offset = start & RING_MASK
+            self.board.ring[offset : offset + length] = payload
+            self.board.headers[number & MASK] = (start & POSITION_MASK) << POSITION_SHIFT | length << LENGTH_SHIFT | kind
+            return start + length
+        self.board.headers[number & MASK] = KIND_SOCKET
+        self.words[LARGE] = number
+        fence()
+        self.ring()
+        self.upward.frame(UP_RESULT, kind.to_bytes(1, "big"), payload)
+        return position
+
+    def fail(self, number: int, error: BaseException) -> tuple[int, bytes]:
+        """Return the kind and the payload of a unit that raised."""
+        index = number - self.first - 1
+        label = self.labels.get(self.function_number or self.batch[index][0], ("unit", ""))
+        kind = KIND_INTERRUPTED if type(error) is ExternalInterrupt and error.args == (number,) else KIND_ERROR
+        return kind, codec.dump_error(error, f"{label[1]}:{self.ids[index]} {label[0]}")
+
+
+def serve(worker: Worker) -> None:
+    """Run units until the parent says to leave."""
+    words, headers, ends, ring = worker.words, worker.board.headers, worker.board.ends, worker.board.ring
+    functions, pending, armed = worker.functions, worker.output.pending, worker.interrupts.armed
+    inbox_next, learn, fail, end, put = worker.inbox.next, worker.learn, worker.fail, worker.end, worker.put
+    loads, dumps, clock = _pickle.loads, _pickle.dumps, time.monotonic_ns
+    guard = fence if FENCE_EACH_UNIT or not register_for_barriers() else None
+    looked_at: dict[int, int] = {}
+    count = position = 0
+    while True:
+        frame = inbox_next()
+        if frame is None or frame[0] not in (DOWN_UNITS, DOWN_REPLY):
+            return
+        if frame[0] == DOWN_REPLY:  # of a nested queue, too late: nobody waits for it any more
+            continue
+        first, number, batch, ids, news = marshal_loads(frame[1])
+        if first != count + 1:
+            continue  # sent twice: an exception of a signal handler struck the parent between sending it and noting that
+        if news is not None:
+            learn(news)
+        worker.function_number, worker.batch, worker.ids, worker.first = number, batch, ids, count
+        function = functions.get(number)
+        look = looked_at.get(number, 0)  # how many of this function's units were looked at for output
+        words[BATCH_AT] = before = clock()
+        for data in batch:
+            count += 1
+            words[STARTED] = count  # announces this one, and says that the one before has ended
+            if guard is not None:
+                guard()
+            if count > words[LIMIT] or data is None:
+                headers[count & MASK] = KIND_SKIPPED
+                continue
+            try:
+                try:
+                    armed[0] = count
+                    if words[TARGET] == count:
+                        raise ExternalInterrupt(count)
+                    if function is None:
+                        which, data = data
+                        value = functions[which](*loads(data))
+                    else:
+                        value = function(*loads(data))
+                    what = type(value)
+                    if value is None:
+                        header, payload = KIND_NONE, None
+                    elif what is int and 0 <= value < INT_LIMIT:
+                        header, payload = value << 4 | KIND_INT, None
+                    elif what is bool:
+                        header, payload = KIND_TRUE if value else KIND_FALSE, None
+                    elif what in SCALARS:
+                        header, payload = KIND_MARSHAL, marshal_dumps(value)
+                    else:
+                        header, payload = KIND_PICKLE, _dump(value, dumps)
+                    armed[0] = 0
+                except BaseException as error:
+                    armed[0] = 0
+                    header, payload = fail(count, error)
+            except ExternalInterrupt as error:  # it struck while the unit's own exception was being caught; it cannot strike again
+                header, payload = fail(count, error)
+            value = None  # not kept alive through the next unit
+            now = clock()
+            if now - before > LOOK_NS or pending or look < FIRST_UNITS_LOOKED_AT:
+                look += 1
+                if payload is None:
+                    kind, payload = end(header, b"", now - before, look <= FIRST_UNITS_LOOKED_AT)
+                    if kind == header:
+                        payload = None
+                    else:
+                        header = kind
+                else:
+                    header, payload = end(header, payload, now - before, look <= FIRST_UNITS_LOOKED_AT)
+            if payload is None:
+                headers[count & MASK] = header
+            else:
+                length = len(payload)
+                offset = position & RING_MASK
+                if length < 4096 and offset + length <= RING_BYTES and (position + length - words[READ]) & POSITION_MASK <= RING_BYTES:
+                    ring[offset : offset + length] = payload
+                    headers[count & MASK] = (position & POSITION_MASK) << POSITION_SHIFT | length << LENGTH_SHIFT | header
+                    position += length
+                else:
+                    position = put(count, header, payload, position)
+            ends[count & MASK] = before = now
+        looked_at[number] = look
+        words[FINISHED] = count
+        fence()  # once a batch: finished first, then look whether somebody waits
+        if words[WAIT]:
+            worker.ring()
+
+
+def _dump(value: object, dumps: Callable[[object, int], bytes]) -> bytes:
+    """Pickle a result; where pickle cannot, cloudpickle may."""
+    try:
+        return dumps(value, 5)
+    except ExternalInterrupt:
+        raise
+    except Exception:
+        return codec.dump_result(value)
+
+
+def _callable(pickled: bytes, keywords: bool) -> Callable[..., Any]:
+    """Return the function behind a number. One that cannot be loaded here fails each unit of it, and nothing else."""
+    try:
+        function = codec.load(pickled)
+    except BaseException as error:
+        return _raiser(error)
+    if keywords:
+        return lambda arguments, named: function(*arguments, **named)  # type: ignore[operator,no-any-return]
+    return function  # type: ignore[return-value]
+
+
+def _raiser(error: BaseException) -> Callable[..., Any]:
+    def cannot_be_loaded(*arguments: object, **named: object) -> None:
+        raise error
+
+    error.add_note("The unit's function could not be loaded in the worker.")
+    return cannot_be_loaded
+
+
+def _write_crashes_to_stderr() -> None:
+    """Have the Python stack written to descriptor 2 where the process dies of a fault."""
+    import faulthandler
+
+    faulthandler.enable(file=2, all_threads=True)
+
+
+def run(socket_fd: int, board_fd: int, output_fd: int, error_fd: int, leader_bell: int, controller_bell: int) -> int:
+    """Be a worker until told to leave; return the exit code. Called in the process that the launcher has just forked."""
+    worker = Worker(socket_fd, board_fd, output_fd, error_fd, leader_bell, controller_bell)
+    try:
+        worker.configure()
+        worker.ready()
+        serve(worker)
+    except Stop:
+        pass
+    return 0
