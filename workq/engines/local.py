@@ -146,10 +146,16 @@ class LocalEngine:
         if self._not_ours():
             return ()
         for key, _ in self._selector.select(0):
-            key.data()
+            self._react(key)
         self._look_at_clock()
         happened, self._events = self._events, []
         return happened
+
+    def _react(self, key: selectors.SelectorKey) -> None:
+        """Call who waits for this descriptor, unless an earlier one of the same batch has ended that, and the number may be another's."""
+        current = self._selector.get_map().get(key.fd)
+        if current is not None and current.data is key.data:
+            key.data()
 
     def next_deadline(self) -> float | None:
         """Return when (time.monotonic) to call ``events()`` even if nothing became readable, or None."""
