@@ -160,6 +160,26 @@ def test_only_one_worker_beyond_the_maximum_is_held_ready() -> None:
     assert told.states() == {1: S.STARTING, 2: S.STARTING}
 
 
+def test_a_queue_that_got_a_worker_goes_behind_the_others() -> None:
+    told = Told(most=4)
+    for queue in (1, 2):
+        told.opened(queue, most=2)
+        told.waits(queue, 100)
+    assert [told.ready(worker)[0] for worker in (1, 2, 3, 4)] == [Grant(W(n), Q(q)) for n, q in ((1, 1), (2, 2), (3, 1), (4, 2))]
+
+
+def test_of_queues_with_equal_numbers_the_one_that_got_nobody_for_longest_is_next() -> None:
+    told = Told(most=6)
+    for queue in (1, 2, 3):
+        told.opened(queue, most=4)
+        told.waits(queue, 100)
+    queues = [action.queue for worker in range(1, 7) for action in told.ready(worker) if isinstance(action, Grant)]
+    assert queues == [1, 2, 3, 1, 2, 3]
+    told(CategoryAdded("Default", Limits(9)))
+    queues = [action.queue for worker in range(7, 10) for action in told.ready(worker) if isinstance(action, Grant)]
+    assert queues == [1, 2, 3]
+
+
 def test_where_units_always_queue_no_worker_is_held_ready() -> None:
     told = Told(most=1, always_queue=True)
     told.busy(1, 1)

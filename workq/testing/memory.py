@@ -272,17 +272,30 @@ class MemoryEngine:
                 assert unit.state is not U.SENT or not unit.queue.paused, f"unit {unit.id} of a paused queue is in a worker's hands"
         for queue in self.queues.values():
             known = self.scheduler.queues.get(queue.id)
-            assert (known.units if known else 0) == len(queue.backlog), (known, queue)
+            units = known.units if known else 0
+            assert bool(units) == bool(queue.backlog), (known, queue)
+            assert units >= len(queue.backlog), "it is told whenever the number grows"
 
     # -- the turn of the controller
 
     def turn(self) -> Event:
-        """Tell the scheduler one fact, the oldest or that time has passed, and obey its orders."""
+        """Tell the scheduler one fact, the oldest or that time has passed, and obey its orders.
+
+        That a worker is dry is told only if it is so still. The race: 1. a worker ends a unit that it took directly, and the news waits
+        in the inbox; 2. the scheduler, which takes the worker for dry from before, grants it a queue, and it gets a unit; 3. the
+        old news would make the scheduler believe that it is dry, and give it to a queue that would then wait behind that unit.
+        """
         event = self.inbox.popleft() if self.inbox else Tick()
+        if isinstance(event, WorkerDry) and not self._is_dry(event.worker):
+            return event
         for action in self.scheduler.handle(event, self.clock.now):
             self.orders += 1
             self._obey(action)
         return event
+
+    def _is_dry(self, number: WorkerId) -> bool:
+        worker = self.workers.get(number)
+        return worker is not None and not worker.hand
 
     def _obey(self, action: Action) -> None:
         match action:
