@@ -111,7 +111,8 @@ def test_a_descriptor_number_used_again_ends_no_other_worker(pool):
     number = first.lane.pidfd
     first.lane.close()
     second = pool.start()
-    assert number in (second.lane.pidfd, second.lane.output_fd, second.lane.error_fd, second.lane.socket.fileno(), second.lane.peer.fileno())
+    lane = second.lane
+    assert number in (lane.pidfd, lane.output_fd, lane.error_fd, lane.socket.fileno(), lane.peer.fileno())
     pool.engine.kill(first.lane)
     pool.engine.interrupt(first.lane)
     assert second.ask("1 + 1") == 2
