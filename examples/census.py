@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import json
 import os
 import random
@@ -26,7 +27,7 @@ from typing import NamedTuple
 import workq
 
 KILL_EVERY_S = 0.2
-RETRIES = 20  # a large file takes nearly as long as a worker is left to live
+RETRIES = 100  # a large file takes nearly as long as a worker is left to live
 
 
 class Function(NamedTuple):
@@ -69,7 +70,8 @@ def parse(folder: str, name: str) -> Contents:
             warnings.simplefilter("ignore")  # old escapes and the like
             tree = ast.parse(source, name)
     except (SyntaxError, ValueError, RecursionError) as error:
-        return Contents(broken=f"{type(error).__name__}: {error}")
+        where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        return Contents(broken=f"{getattr(error, 'msg', error)}{where}")
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     sizes = [Function((node.end_lineno or node.lineno) - node.lineno + 1, node.name, name, node.lineno) for node in functions]
     return Contents(source.count(b"\n"), len(functions), max(sizes, key=in_order, default=None))
@@ -108,9 +110,7 @@ def command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, metavar="N", help="how many worker processes at most (default: one for each usable CPU)")
     parser.add_argument("--kill-workers", action="store_true", help="kill a busy worker with SIGKILL every 200 ms")
-    parser.add_argument(
-        "--retries", type=int, metavar="N", default=RETRIES, help="how often a file may be begun again (%(default)s)"
-    )
+    parser.add_argument("--retries", type=int, metavar="N", default=RETRIES, help="how often a file may be begun again (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--folder", default=sysconfig.get_path("stdlib"), help="what to read (default: this Python's standard library)")
     return parser.parse_args()
@@ -150,7 +150,8 @@ def kill_workers(wq: workq.WorkMgr) -> Callable[[], None]:
         while not stop.wait(KILL_EVERY_S):
             busy = [row for row in wq.workers() if row.state == "active"]
             if busy:
-                os.kill(random.choice(busy).pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it has ended since we looked
+                    os.kill(random.choice(busy).pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill, name="killer")
     killer.start()

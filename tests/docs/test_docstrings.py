@@ -1,4 +1,4 @@
-"""The examples in workq's own docstrings run."""
+"""The examples in workq's own docstrings run. In them ``getfixture("wq")`` is a fresh queue of two workers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ from tests.support import DEADLINE_S, ROOT
 WITH_EXAMPLES = [path for path in sorted((ROOT / "workq").rglob("*.py")) if ">>> " in path.read_text()]
 RUN = """
 import doctest, importlib, sys
+
+def getfixture(name):
+    import workq
+    queues.append(workq.WorkMgr(2, name=name))
+    return queues[-1]
+
+queues = []
 module = importlib.import_module(sys.argv[1])
-failed, tried = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+failed, tried = doctest.testmod(module, optionflags=flags, extraglobs={"getfixture": getfixture})
 sys.exit(1 if failed or not tried else 0)
 """
 

@@ -125,7 +125,7 @@ def prose(docstring: str) -> Iterator[str]:
             yield f"**{TITLES[section]}**"
             yield ""
         elif example:
-            yield line
+            yield line.replace('getfixture("wq")', "workq.WorkMgr(2)")
         else:
             yield item(section, line) if section else markup(line)
     if example:
