@@ -76,6 +76,7 @@ class Dispatcher:
         self.want = CONTROLLER  # whom workers are to ring: the leader while there is one
         self.wanted_dry = False  # a queue waits for a worker: the controller wants to hear of each that runs dry
         self.post = post  # wakes the controller
+        self.look_at: Callable[[Queue], None] = lambda queue: None  # has it look at a queue's backlog
         self.frame_arrived = frame_arrived  # takes a frame other than a result; called under the lead, runs no user code
         self.after_end: Callable[[Unit[Any]], None] = lambda unit: None  # callbacks, waiters: for units that have an `extra`
         self.watch_time: Callable[[float], None] = lambda timeout_s: None
@@ -152,6 +153,8 @@ class Dispatcher:
                 worker.outgoing.send(self._frame(worker, batch, calls))
                 worker.known.update(calls)
                 batch.sent = True
+                if worker.outgoing.waiting:
+                    self.post()  # the controller writes on
                 timeouts = [call.options.timeout for call in calls.values() if call.options.timeout is not None]
                 if timeouts:
                     self.watch_time(min(timeouts))
@@ -186,7 +189,7 @@ class Dispatcher:
         """Have the core know of units that the workers of a queue cannot take now."""
         if queue.pending or queue.ranked:
             if queue.depth() > queue.told and not queue.paused:
-                self.post()
+                self.look_at(queue)
 
     # ------------------------------------------------------------ reading (under the lead)
 

@@ -44,6 +44,7 @@ class Loop:
         self.core = Scheduler(controller.settings)
         self.engine = make_engine(self.bells)
         self.dispatcher = Dispatcher(controller.settings, self.ring, self.frame_arrived)
+        self.dispatcher.look_at = self.look_at
         self.dispatcher.after_end = self.after_end
         self.dispatcher.failed_end = self._failed_end
         self.dispatcher.watch_time = lambda timeout_s: self.stops.watch(timeout_s)
@@ -138,6 +139,7 @@ class Loop:
                 self._with_the_lead(engine_events, commands, begun)
             finally:
                 again = self.lead.give_up()
+        self._push()
         self.judge.look(begun)
         self._decide(begun)
         if begun >= self._heartbeat_due:
@@ -244,21 +246,25 @@ class Loop:
                 self.attention.add(worker.queue)
 
     def _watch_sockets(self) -> None:
-        """Where a frame has come in part and nobody leads, wake us when more of it is there."""
+        """Have the epoll say when more of a frame is there that nobody leads to read, and when a socket takes more of ours."""
         for worker in self.dispatcher.workers:
-            if expects(worker):
-                mask = select.EPOLLIN | select.EPOLLONESHOT
-                try:
-                    self._epoll.modify(worker.lane.socket, mask)
-                except FileNotFoundError:
-                    self._epoll.register(worker.lane.socket, mask)
-                worker.watched = True
-            elif worker.outgoing.waiting:
-                mask = select.EPOLLOUT | select.EPOLLONESHOT
-                try:
-                    self._epoll.modify(worker.lane.socket, mask)
-                except FileNotFoundError:
-                    self._epoll.register(worker.lane.socket, mask)
+            mask = (select.EPOLLIN if expects(worker) else 0) | (select.EPOLLOUT if worker.outgoing.waiting else 0)
+            worker.watched = bool(mask & select.EPOLLIN)
+            if not mask:
+                continue
+            try:
+                self._epoll.modify(worker.lane.socket, mask | select.EPOLLONESHOT)
+            except FileNotFoundError:
+                self._epoll.register(worker.lane.socket, mask | select.EPOLLONESHOT)
+
+    def _push(self) -> None:
+        """Write on where a socket did not take a whole frame."""
+        for worker in self.dispatcher.workers:
+            if worker.outgoing.waiting:
+                with self.dispatcher.lock:
+                    worker.outgoing.push()
+                if not worker.outgoing.waiting and worker.queue is not None:
+                    worker.queue.room = True
 
     # ------------------------------------------------------------ ends of units
 

@@ -146,6 +146,12 @@ class CategoryRow:
         return len(self.crew[WorkerState.STARTING])
 
     @property
+    def has_hands(self) -> bool:
+        """Some worker can take units, now or when it has ended its own. A blocked one may wait for the very units that wait."""
+        states = (WorkerState.ACTIVE, WorkerState.WAITING_FOR_UNITS, WorkerState.WAITING_TO_ATTACH, WorkerState.RETIRED)
+        return any(self.crew[state] for state in states)
+
+    @property
     def living(self) -> int:
         """All processes of this category."""
         return sum(map(len, self.crew.values()))

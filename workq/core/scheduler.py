@@ -187,7 +187,7 @@ class Scheduler:
         if queue is None:
             return
         category = self.categories[queue.category]
-        if units and not category.waiting and category.budget.failures >= category.budget.tries:
+        if units and not category.waiting and category.budget.exhausted and not category.has_hands:
             self._begin_anew(category)
         queue.units = queue.unserved = units
         self._review(queue)
@@ -267,9 +267,10 @@ class Scheduler:
             self._deadlines.pop(stop, None)
 
     def _note_failed_start(self, category: CategoryRow, wave: int, now: float) -> list[Action]:
+        """Try again later; after the last try fail what waits, unless there are workers that will get round to it."""
         if category.removed:
             return []
-        if category.budget.fail(wave, now):
+        if category.budget.fail(wave, now) and not category.has_hands:
             return self._give_up(category)
         if category.budget.retry_at is not None:
             self._deadlines[category] = category.budget.retry_at
@@ -281,7 +282,7 @@ class Scheduler:
 
     def _give_up(self, category: CategoryRow) -> list[Action]:
         """Fail what waits in the category. Its failures stay counted till a queue has new units."""
-        self._deadlines.pop(category, None)
+        self._allow_starts(category)
         for queue in list(category.queues.values()):
             queue.units = queue.unserved = 0
             self._review(queue)
@@ -393,6 +394,8 @@ class Scheduler:
     def _start(self, category: CategoryRow, now: float) -> list[Action]:
         if category.wishes <= category.starting:
             return []
+        if category.budget.exhausted and not category.has_hands:
+            self._allow_starts(category)  # the last worker that there was has gone: see at once whether another can be had
         starts = sizing.count_starts(
             category.limits,
             wishes=category.wishes,

@@ -54,6 +54,11 @@ class RestartBudget:
     wave: int = 0
     retry_at: float | None = None
 
+    @property
+    def exhausted(self) -> bool:
+        """So many starts in a row have failed that another try is worth while only for who can wait."""
+        return self.failures >= self.tries
+
     def begin_anew(self) -> None:
         """Forget the failures: a worker has become ready, or there is a new demand after the category had failed."""
         self.failures = 0
@@ -65,9 +70,8 @@ class RestartBudget:
             return False  # it was on its way already when the last one failed
         self.wave += 1
         self.failures += 1
-        last = self.failures >= self.tries
-        self.retry_at = None if last else now + self.backoff_s * 2 ** (self.failures - 1)
-        return last
+        self.retry_at = now + self.backoff_s * 2 ** (self.failures - 1)
+        return self.exhausted
 
     def allow(self, starts: int, coming: int) -> int:
         """Return how many of so many `starts` may be made now: all, one to see whether it works, or none."""

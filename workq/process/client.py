@@ -274,6 +274,8 @@ def fork_launcher(given: list[int], error: int, bells: tuple[int, int], config: 
     if pid == 0:
         try:
             run_forked(given, error, bells, config)
+        except BaseException as problem:
+            os.write(error, f"{type(problem).__name__}: {problem}".encode())
         finally:
             os._exit(1)
     return pid
