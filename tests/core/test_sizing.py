@@ -49,7 +49,7 @@ def test_a_budget_waits_longer_after_each_failure_and_gives_up_at_the_last() -> 
     assert budget.fail(wave=1, now=11.0) is False
     assert budget.retry_at == 12.0
     assert budget.fail(wave=2, now=13.0) is True
-    assert budget.retry_at is None
+    assert budget.exhausted
 
 
 def test_workers_that_were_started_together_fail_once() -> None:
@@ -120,6 +120,33 @@ def test_a_failed_category_is_tried_again_when_there_is_new_work() -> None:
     assert told.exited(5) == []
     assert told.after(1) == [StartWorker(W(6), "Default")]
     assert told.ready(6) == [Grant(W(6), Q(1)), StartWorker(W(7), "Default")]
+
+
+def test_a_category_with_workers_does_not_fail_because_it_can_have_no_more() -> None:
+    told = Told(most=4)
+    told.busy(1, 1)
+    assert told.waits(1, 1) == [StartWorker(W(2), "Default")]
+    for number, wait_s in ((2, 0.05), (3, 0.1), (4, 0.2), (5, 0.4), (6, 0.8)):
+        assert told.exited(number) == [Sample("Default", True)]
+        assert told.after(wait_s * 0.99) == []
+        assert told.after(wait_s * 0.02) == [StartWorker(W(number + 1), "Default"), Sample("Default", False)]
+    told.exited(7)
+    assert told.waits(1, 2) == [], "new work does not shorten the wait"
+    assert told.dry(1) == [Grant(W(1), Q(1))]
+    assert told.exited(1) == [StartWorker(W(8), "Default"), Sample("Default", False)], "the last one has gone: try at once"
+    assert told.exited(8) == [FailCategory("Default")]
+
+
+def test_a_category_whose_only_worker_waits_for_units_that_nobody_can_run_fails() -> None:
+    told = Told(most=1)
+    told.busy(1, 1)
+    told.blocked(1)
+    told.waits(1, 1)
+    told.exited(2)
+    told.after(0.1)
+    told.exited(3)
+    told.after(0.2)
+    assert told.exited(4) == [FailCategory("Default")]
 
 
 def test_a_start_that_takes_too_long_is_killed_and_counts_as_failed() -> None:
