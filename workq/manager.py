@@ -55,7 +55,7 @@ class WorkMgr:
     Args:
         num_workers: The most workers that serve this queue at once. None: the category's ``default_workers``; more than its
             ``max_workers`` is clamped; 0: no worker at all, units run in the caller, inside ``sync()``, ``wait_one()`` and ``result()``.
-        category: The name of the pool that it draws from.
+        category: The name of the pool that it draws from. Default: ``"Default"``; inside a unit the category of its worker.
         name: Shown in tables, messages and log records. Default: the category's name and a number.
         delete_timeout: Seconds between the interrupt of a unit that has to stop and the kill of its worker.
         output: ``"stream"``: what units print is written to this process's stdout and stderr by whoever waits; ``"discard"``: nothing is.
@@ -76,7 +76,7 @@ class WorkMgr:
         self,
         num_workers: int | None = None,
         *,
-        category: str = "Default",
+        category: str | None = None,
         name: str | None = None,
         delete_timeout: float = 1.0,
         output: str = "stream",
@@ -88,8 +88,9 @@ class WorkMgr:
             raise ArgumentError(f"output must be 'stream' or 'discard', not {output!r}")
         if controller is not None and not isinstance(controller, Controller):
             raise ArgumentError(f"controller must be a workq.Controller or None, not {controller!r}")
-        self.controller = controller or Controller.default()
+        self.controller: Any = controller or _controller_here()
         self.controller.check_usable()
+        category = category or getattr(self.controller, "own_category", "Default")
         limits = self.controller.category(category)
         wanted = limits.default_workers if num_workers is None else num_workers
         self._inline = wanted == 0
@@ -347,6 +348,16 @@ def _results(
 def _drop(row: Queue) -> None:
     """The last reference to a WorkMgr is gone: delete its queue. May run in any thread, in the middle of anything."""
     row.controller.close_queue(row)
+
+
+def _controller_here() -> Any:
+    """Return the controller of this process: in a worker, the parent's, at the other end of the worker's socket."""
+    side = context.side()
+    if side is None:
+        return Controller.default()
+    from workq.nested import NestedController
+
+    return NestedController.here(side)
 
 
 def _check_workers(number: object) -> None:

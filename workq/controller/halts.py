@@ -95,6 +95,7 @@ class Halts:
             self.note_start_failure(worker.category, str(halt))
         if lost is not None:
             self._blame(lost, worker, halt, begun_s)
+        loop.nested.worker_gone(worker)
         loop.tell(WorkerExited(WorkerId(number)))
         loop.lead.wake_ready()
 

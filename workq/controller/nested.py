@@ -1,19 +1,131 @@
-"""Queues that units make: they live in the parent, and their outcomes go back to the worker whose unit waits for them."""
+"""Queues that units make: they live here, in the parent, and their outcomes go back to the worker whose unit waits for them.
+
+The worker's side is ``workq.nested``. Both speak in marshalled tuples: requests come up with `UP_REQUEST`, outcomes go down with `DOWN_REPLY`.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+from marshal import dumps as marshal_dumps
+from marshal import loads as marshal_loads
 from typing import TYPE_CHECKING, Any
+
+from workq.controller.records import Call, Options, Queue, Worker
+from workq.core.events import QueueId, QueueOpened
+from workq.core.states import UnitState
+from workq.transport import codec
+from workq.transport.channel import DOWN_REPLY, down_frame
+from workq.unit import Ended, Raw, Unit
 
 if TYPE_CHECKING:
     from workq.controller.loop import Loop
-    from workq.controller.records import Worker
+
+VALUE, PICKLED, ENDED = range(3)  # what a reply holds
+FIRST_NUMBER = 1 << 40  # of nested queues, apart from those that the application makes
 
 
 class Nested:
-    """Belongs to the controller's thread."""
+    """The nested queues of all workers. ``_ended`` may be appended to by any thread, the rest belongs to the controller's."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
+        self._queues: dict[tuple[int, int], Queue] = {}  # by worker and the worker's number of the queue
+        self._calls: dict[tuple[int, int], Call] = {}
+        self._requests: deque[tuple[Worker, Any]] = deque()
+        self._ended: deque[Unit[Any]] = deque()
+        self._next_number = FIRST_NUMBER
+
+    # ------------------------------------------------------------ requests
 
     def request(self, worker: Worker, payload: Any) -> None:
-        """Take in what a unit asks for."""
+        """Keep what a unit asks for until the controller comes. Under the lead."""
+        self._requests.append((worker, marshal_loads(payload)))
+        self._loop.command(self.answer)
+
+    def answer(self) -> None:
+        """Do what units have asked for."""
+        while self._requests:
+            worker, (what, number, *rest) = self._requests.popleft()
+            if worker.exited:
+                continue
+            key = int(worker.number), number
+            if what == "open":
+                self._open(worker, key, *rest)
+            elif key in self._queues:
+                {"units": self._units, "cancel": self._cancel, "close": self._close}[what](worker, self._queues[key], key, *rest)
+
+    def _open(self, worker: Worker, key: tuple[int, int], name: str, category: str, max_workers: int, delete_timeout_s: float) -> None:
+        self._next_number += 1
+        queue = Queue(self._loop.controller, QueueId(self._next_number), name, category, max_workers, delete_timeout_s)
+        queue.owner = worker
+        queue.opened = True
+        queue.output_to = "discard"  # the unit that waits writes it, as its own
+        self._queues[key] = queue
+        self._loop.controller.queues[queue.number] = queue
+        self._loop.tell(QueueOpened(queue.number, category, max_workers))
+
+    def _units(self, worker: Worker, queue: Queue, key: tuple[int, int], calls: list[Any], units: list[Any]) -> None:
+        for number, pickled, keywords, name, options in calls:
+            call_number = next(self._loop.controller.call_numbers)
+            self._calls[int(worker.number), number] = Call(queue, call_number, pickled, keywords, name, Options(*options))
+        for unit_id, number, data, queued_ns in units:
+            call = self._calls[int(worker.number), number]
+            if call.queue is not queue:  # the worker numbers its calls for all its queues together
+                continue
+            unit: Unit[Any] = Unit(call, data, unit_id, queued_ns)
+            unit.need_extra().waiters.append(self)
+            queue.backlog(call.options.priority).append(unit)
+        self._loop.look_at(queue)
+
+    def _cancel(self, worker: Worker, queue: Queue, key: tuple[int, int], unit_id: int) -> None:
+        for unit in queue.open_list():
+            if unit.id == unit_id:
+                self._loop.controller.cancel(unit)
+
+    def _close(self, worker: Worker, queue: Queue, key: tuple[int, int]) -> None:
+        del self._queues[key]
+        self._loop.delete_queue(queue)
+
+    def worker_gone(self, worker: Worker) -> None:
+        """Nobody waits any more for what a dead worker's unit had queued."""
+        for key in [key for key in self._queues if key[0] == int(worker.number)]:
+            self._loop.delete_queue(self._queues.pop(key))
+        for key in [key for key in self._calls if key[0] == int(worker.number)]:
+            del self._calls[key]
+
+    # ------------------------------------------------------------ outcomes (a waiter, as concurrent.futures has them)
+
+    def add_result(self, unit: Unit[Any]) -> None:
+        """A unit of a nested queue has ended."""
+        self._ended.append(unit)
+        self._loop.command(self.reply)
+
+    add_cancelled = add_exception = add_result
+
+    def reply(self) -> None:
+        """Send the outcomes back."""
+        while self._ended:
+            unit = self._ended.popleft()
+            owner = unit.call.queue.owner
+            key = next((key for key, queue in self._queues.items() if queue is unit.call.queue), None)
+            unit.call.queue.ended.clear()
+            unit.call.queue.outputs.clear()
+            if owner is None or owner.exited or key is None:
+                continue
+            frame = down_frame(DOWN_REPLY, marshal_dumps((key[1], unit.id, *outcome(unit))))
+            with self._loop.dispatcher.lock:
+                owner.outgoing.send(frame)
+
+
+def outcome(unit: Unit[Any]) -> tuple[int, Any, str, list[tuple[int, str]], tuple[int, int], str]:
+    """Return what the worker has to know of a unit that has ended."""
+    value = unit.value
+    times = unit.started_ns, unit.ended_ns
+    name = unit.worker_record.name if unit.worker_record is not None else ""
+    output = unit.extra.output if unit.extra is not None else []
+    if type(value) is Raw:
+        return PICKLED, bytes(value.payload), UnitState.DONE.value, output, times, name
+    if type(value) is Ended:
+        data = bytes(value.payload) if value.error is None else codec.dump_error(value.error, unit.label)
+        return ENDED, data, value.state.value, output, times, name
+    return VALUE, value, UnitState.DONE.value, output, times, name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -145,7 +144,6 @@ class Queue:  # weakly referred to by its controller
         self.gone = False  # the core has forgotten it
         self.closed = False
         self.owner: Worker | None = None  # of a nested queue: the worker whose unit made it
-        self.on_end: Callable[[Unit[Any]], None] | None = None  # of a nested queue: sends the outcome to its owner
         self.retrying = 0
         self.done = self.failed = self.cancelled = self.timed_out = self.lost = 0
         self.peak_depth = 0
@@ -173,6 +171,11 @@ class Queue:  # weakly referred to by its controller
         """Return how many units have not ended."""
         flying = sum(len(batch.units) - batch.at - batch.units.count(GHOST) for worker in list(self.workers) for batch in list(worker.batches))
         return self.depth() + flying + self.retrying
+
+    def open_list(self) -> list[Unit[Any]]:
+        """Return the units that have not ended. Under the dispatch lock, or in the controller's thread."""
+        flying = [unit for worker in self.workers for batch in tuple(worker.batches) for unit in batch.units[batch.at :] if unit is not GHOST]
+        return [*self.pending, *(unit for units in self.ranked.values() for unit in units), *flying]
 
     def busy(self) -> bool:
         """Return whether any unit of it is still open."""

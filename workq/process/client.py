@@ -7,6 +7,7 @@ pidfd and never taken from ``Popen``: the application may ignore SIGCHLD, or rea
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import marshal
 import os
@@ -80,25 +81,31 @@ class Launcher:
         given = [theirs.detach()]  # what becomes the launcher's; closed here in any case
         try:
             self.channel.setblocking(False)
-            life_fd, self._life_fd = pipe_into(given)
-            error, self.error_fd = reversed_pipe_into(given)
+            given += map(os.dup, bells)
+            reader, self._life_fd = os.pipe()
+            given.append(reader)
+            self.error_fd, writer = os.pipe()
+            given.append(writer)
+            os.set_blocking(self.error_fd, False)
             if pidfd:
                 given.append(os.pidfd_open(os.getpid()))
+            raise_above_standard(given)
+            _, leader_bell, controller_bell, life_fd, error = given[:5]
             config = {
                 "path": [os.path.abspath(folder) for folder in sys.path],
                 "argv": [str(item) for item in sys.argv],
                 "entry_point": entry_point,
-                "bells": bells,
+                "bells": (leader_bell, controller_bell),
                 "life_fd": life_fd,
-                "application_fd": given[-1] if pidfd else -1,
+                "application_fd": given[5] if pidfd else -1,
                 "application_pid": os.getpid(),
                 "pidfd": pidfd,
             }
             if start_method == "fork":
-                self.pid = fork_launcher(given, error, bells, config)
+                self.pid = fork_launcher(given, error, config)
             else:
                 self.channel.send(marshal.dumps(config))
-                self.pid = execute_launcher(given, error, bells, argv)
+                self.pid = execute_launcher(given, error, argv)
             if pidfd:
                 self.pidfd = self._child_pidfd = os.pidfd_open(self.pid)
         except BaseException:
@@ -223,22 +230,15 @@ class Launcher:
 # ---------------------------------------------------------------- making the process
 
 
-def pipe_into(given: list[int]) -> tuple[int, int]:
-    """Make a pipe whose read end is to be given away."""
-    reader, writer = os.pipe()
-    given.append(reader)
-    return reader, writer
+def raise_above_standard(descriptors: list[int]) -> None:
+    """Replace those below 3, which an application has that closed its standard streams: in the launcher these three are taken."""
+    for index, descriptor in enumerate(descriptors):
+        if descriptor < 3:
+            descriptors[index] = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+            os.close(descriptor)
 
 
-def reversed_pipe_into(given: list[int]) -> tuple[int, int]:
-    """Make a pipe whose write end is to be given away; return it first. Our read end does not block."""
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    given.append(writer)
-    return writer, reader
-
-
-def execute_launcher(given: list[int], error: int, bells: tuple[int, int], argv: Sequence[str] | None) -> int:
+def execute_launcher(given: list[int], error: int, argv: Sequence[str] | None) -> int:
     """Start a fresh interpreter as the launcher; return its pid."""
     if not sys.executable:
         raise LaunchError("the launcher of the workers cannot be started: sys.executable is empty (an embedded interpreter?)")
@@ -252,7 +252,7 @@ def execute_launcher(given: list[int], error: int, bells: tuple[int, int], argv:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=error,
-            pass_fds=[*(one for one in given if one != error), *bells],
+            pass_fds=[one for one in given if one != error],
             start_new_session=True,  # from its first instant: Ctrl-C in a terminal is not for it
         )
     except OSError as problem:
@@ -263,7 +263,7 @@ def execute_launcher(given: list[int], error: int, bells: tuple[int, int], argv:
     return process.pid
 
 
-def fork_launcher(given: list[int], error: int, bells: tuple[int, int], config: dict[str, Any]) -> int:
+def fork_launcher(given: list[int], error: int, config: dict[str, Any]) -> int:
     """Make the launcher a fork of the application; return its pid."""
     others = [thread.name for thread in threading.enumerate() if thread not in (threading.current_thread(), threading.main_thread())]
     if others:
@@ -273,7 +273,7 @@ def fork_launcher(given: list[int], error: int, bells: tuple[int, int], config: 
         pid = os.fork()
     if pid == 0:
         try:
-            run_forked(given, error, bells, config)
+            run_forked(given, error, config)
         except BaseException as problem:
             os.write(error, f"{type(problem).__name__}: {problem}".encode())
         finally:
@@ -281,14 +281,14 @@ def fork_launcher(given: list[int], error: int, bells: tuple[int, int], config: 
     return pid
 
 
-def run_forked(given: list[int], error: int, bells: tuple[int, int], config: dict[str, Any]) -> None:
+def run_forked(given: list[int], error: int, config: dict[str, Any]) -> None:
     """In the fork: close what is the application's, and be the launcher."""
     from workq.process import become, launcher
 
     null = os.open(os.devnull, os.O_RDWR)
     for source, target in ((null, 0), (null, 1), (error, 2)):
         os.dup2(source, target)
-    become.close_others({0, 1, 2, *given, *bells})
+    become.close_others({0, 1, 2, *given})
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode, closefd=False) for number, mode in ((0, "r"), (1, "w"), (2, "w")))
     launcher.main(socket.socket(fileno=given[0]), config)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from _socket import MSG_DONTWAIT
-from _thread import LockType
+from _thread import LockType, allocate_lock
 from collections import deque
 
 TYPE_CHECKING = False
@@ -50,6 +50,7 @@ class Inbox:
         self._receive_into = receive_into
         self._buffer = memoryview(bytearray(_INBOX_BYTES))
         self._start = self._end = 0
+        self.lock = allocate_lock()  # the process's own: a unit's thread that waits for replies reads here too
         self.stash: deque[tuple[int, memoryview]] = deque()  # frames that came while a unit waited for replies
 
     def next(self) -> tuple[int, memoryview] | None:
@@ -57,6 +58,10 @@ class Inbox:
         if self.stash:
             return self.stash.popleft()
         return self.receive()
+
+    def buffered(self) -> bool:
+        """Return whether bytes have been received that belong to no frame yet handed out."""
+        return self._end > self._start
 
     def receive(self) -> tuple[int, memoryview] | None:
         """The same, past the stash."""

@@ -97,6 +97,7 @@ class Worker:
         self.function_number = 0
         self.first = 0  # the batch's first unit is number first + 1
         self.forked = False
+        self.on_reply: Callable[[tuple[Any, ...]], None] | None = None  # of queues that units have made
 
     # ------------------------------------------------------------ start
 
@@ -256,16 +257,20 @@ def serve(worker: Worker) -> None:
     """Run units until the parent says to leave."""
     words, headers, ends, ring = worker.words, worker.board.headers, worker.board.ends, worker.board.ring
     functions, pending, armed = worker.functions, worker.output.pending, worker.interrupts.armed
+    inbox_lock = worker.inbox.lock
     inbox_next, learn, fail, end, put = worker.inbox.next, worker.learn, worker.fail, worker.end, worker.put
     loads, dumps, clock = _pickle.loads, _pickle.dumps, time.monotonic_ns
     guard = fence if FENCE_EACH_UNIT or not register_for_barriers() else None
     looked_at: dict[int, int] = {}
     count = position = 0
     while True:
-        frame = inbox_next()
+        with inbox_lock:
+            frame = inbox_next()
         if frame is None or frame[0] not in (DOWN_UNITS, DOWN_REPLY):
             return
-        if frame[0] == DOWN_REPLY:  # of a nested queue, too late: nobody waits for it any more
+        if frame[0] == DOWN_REPLY:  # of a nested queue, after the unit that made it: one of its threads may still wait
+            if worker.on_reply is not None:
+                worker.on_reply(marshal_loads(frame[1]))
             continue
         first, number, batch, ids, news = marshal_loads(frame[1])
         if first != count + 1:

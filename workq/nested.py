@@ -1,0 +1,252 @@
+"""The work queue inside a unit: its units run in the parent's pool, and the unit that waits for them counts as blocked.
+
+``WorkMgr`` uses this in a worker where it uses the ``Controller`` in a parent; both offer the same few methods. Requests go up the worker's
+own socket, outcomes come down it, and whichever of the unit's threads waits reads them. Frames that are not for us are kept for the
+worker's loop.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from itertools import count
+from marshal import dumps as marshal_dumps
+from marshal import loads as marshal_loads
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from workq import context
+from workq.category import Category, standard_categories, unknown_category
+from workq.controller.delivery import write_output
+from workq.controller.nested import ENDED, PICKLED
+from workq.controller.records import Queue
+from workq.core.states import UnitState
+from workq.errors import QueueClosed as QueueClosedError
+from workq.statistics import Metrics, QueueStatistics, WorkerTable, queue_statistics
+from workq.transport.channel import DOWN_REPLY, UP_REQUEST
+from workq.unit import PENDING, Ended, Raw, Unit, cancelled
+
+if TYPE_CHECKING:
+    from workq.worker.main import Worker as Side
+
+_OPTIONS = ("timeout", "retries", "priority", "name")
+
+
+class NestedController:
+    """What a ``WorkMgr`` in a unit holds for a controller. One for each worker process."""
+
+    _of_process: tuple[int, NestedController] | None = None
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._pid = os.getpid()
+        self.closed = False
+        self.call_numbers = count(1)
+        self.delivery = self
+        self.loop = self
+        self._open: dict[tuple[int, int], Unit[Any]] = {}
+        self._sent_calls: set[int] = set()
+        self._queues: dict[int, Queue] = {}
+        self._changed = threading.Condition()
+        self.dispatcher = SimpleNamespace(lock=threading.RLock())
+        side.on_reply = self._take
+
+    @classmethod
+    def here(cls, side: Any) -> NestedController:
+        """Return the one of this worker."""
+        if cls._of_process is None or cls._of_process[0] != os.getpid():
+            cls._of_process = os.getpid(), cls(side)
+        return cls._of_process[1]
+
+    # ------------------------------------------------------------ what WorkMgr and Unit ask of a controller
+
+    @property
+    def forked(self) -> bool:
+        """True in a child that the unit has forked."""
+        return os.getpid() != self._pid
+
+    def check_usable(self) -> None:
+        """Raise in a child that the unit has forked."""
+        if self.forked:
+            raise QueueClosedError("this queue belongs to the unit that this process was forked from; make a new WorkMgr")
+
+    @property
+    def own_category(self) -> str:
+        """The category that queues of units draw from: that of their worker."""
+        return self._side.category
+
+    def category(self, name: str) -> Category:
+        """Return a category's limits. The worker knows its own and the three that always exist."""
+        known = standard_categories()
+        if name in known:
+            return known[name]
+        if name == self._side.category:
+            return Category(name)
+        raise unknown_category(name, [*known, self._side.category])
+
+    def running(self) -> NestedController:
+        """Return the acting part: ourselves."""
+        return self
+
+    def open_queue(self, queue: Queue) -> None:
+        """Have the parent make the queue."""
+        self._queues[queue.number] = queue
+        self._request("open", queue.number, queue.name, queue.category, queue.max_workers, queue.delete_timeout_s)
+
+    def look_at(self, queue: Queue) -> None:
+        """Send what was queued."""
+        units, calls = [], []
+        while queue.pending or queue.ranked:
+            backlog = queue.front()
+            try:
+                unit = backlog.popleft()
+            except IndexError:
+                break
+            call = unit.call
+            if call.number not in self._sent_calls:
+                self._sent_calls.add(call.number)
+                calls.append((call.number, call.pickled, call.keywords, call.name, tuple(getattr(call.options, name) for name in _OPTIONS)))
+            self._open[queue.number, unit.id] = unit
+            queue.retrying += 1  # counts what is open
+            units.append((unit.id, call.number, unit.data, unit.queued_ns))
+        if units:
+            self._request("units", queue.number, calls, units)
+
+    def close_queue(self, queue: Queue) -> None:
+        """Delete the queue in the parent; its open units are cancelled here at once."""
+        if queue.closed or self.forked:
+            return
+        queue.closed = queue.gone = True
+        if queue.opened:
+            self._request("close", queue.number)
+        for key in [key for key in self._open if key[0] == queue.number]:
+            unit = self._open.pop(key)
+            queue.retrying -= 1
+            queue.cancelled += 1
+            self._settle(unit, cancelled(unit, "its queue was deleted"))
+
+    def cancel(self, unit: Unit[Any]) -> bool:
+        """Ask the parent that a unit ends."""
+        if unit.value is not PENDING:
+            return unit.cancelled()
+        self._request("cancel", unit.call.queue.number, unit.id)
+        return True
+
+    def state_of(self, unit: Unit[Any]) -> UnitState:
+        """Return the state of an open unit, as far as it is known here."""
+        return UnitState.QUEUED
+
+    def statistics(self, queue: Queue) -> QueueStatistics:
+        """Return a queue's counters, as far as they are known here."""
+        return queue_statistics(self, queue)
+
+    def workers(self) -> WorkerTable:
+        """The parent alone can see its workers."""
+        return WorkerTable(())
+
+    def metrics(self) -> Metrics:
+        """The parent alone has them."""
+        raise QueueClosedError("metrics are kept by the process that runs the workers; ask there")
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Deliver a callback: at once, in the thread that reads."""
+        function(*arguments)
+
+    def drain(self, timeout_s: float) -> bool:
+        """Nothing is ever left to deliver."""
+        return True
+
+    def emit(self, queue: Queue) -> None:
+        """Write the output of units that have ended: it becomes the waiting unit's own."""
+        while queue.outputs:
+            write_output(queue.outputs.popleft())
+
+    # ------------------------------------------------------------ waiting
+
+    def wait_unit(self, unit: Unit[Any], timeout: float | None) -> None:
+        """Wait until a unit has ended."""
+        self.wait(lambda: unit.value is not PENDING, timeout, f"unit {unit.label} has not ended")
+
+    def wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
+        """Wait until `ready()`, as a blocked worker. One thread reads; others are told of each outcome."""
+        self.check_usable()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with context.blocking():
+            while not ready():
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
+                self._wait_once(left)
+
+    def _wait_once(self, left: float | None) -> None:
+        lock = self._side.inbox.lock
+        if not lock.acquire(False):
+            with self._changed:
+                self._changed.wait(0.05 if left is None else min(left, 0.05))
+            return
+        try:
+            poll = select.poll()
+            poll.register(self._side.socket.fileno(), select.POLLIN)
+            if self._side.inbox.buffered() or poll.poll(None if left is None else left * 1000 + 1):
+                self._read()
+        finally:
+            lock.release()
+            with self._changed:
+                self._changed.notify_all()
+
+    def _read(self) -> None:
+        """Take one frame off the socket, whole, whatever interrupts come."""
+        number = self._side.interrupts.shield() if threading.get_ident() == self._side.main_thread else 0
+        try:
+            frame = self._side.inbox.receive()
+            if frame is None:
+                os._exit(1)  # the parent is gone
+            kind, body = frame
+            if kind == DOWN_REPLY:
+                self._take(marshal_loads(body))
+            else:
+                self._side.inbox.stash.append((kind, memoryview(bytes(body))))
+        finally:
+            if number:
+                self._side.interrupts.unshield(number)
+
+    def _take(self, reply: tuple[Any, ...]) -> None:
+        """Settle a unit by what the parent says of it."""
+        queue_number, unit_id, what, data, state, output, (started_ns, ended_ns), worker_name = reply
+        unit = self._open.pop((queue_number, unit_id), None)
+        if unit is None:
+            return
+        queue = unit.call.queue
+        unit.started_ns, unit.ended_ns = started_ns, ended_ns
+        unit.worker_record = SimpleNamespace(name=worker_name)  # type: ignore[assignment]
+        if output:
+            unit.need_extra().output += output
+            queue.outputs.append(unit)
+        self._count(queue, UnitState(state))
+        queue.retrying -= 1
+        self._settle(unit, Raw(data) if what == PICKLED else Ended(UnitState(state), payload=data) if what == ENDED else data)
+
+    @staticmethod
+    def _count(queue: Queue, state: UnitState) -> None:
+        name = {UnitState.TIMED_OUT: "timed_out"}.get(state, state.value)
+        setattr(queue, name, getattr(queue, name) + 1)
+
+    def _settle(self, unit: Unit[Any], value: Any) -> None:
+        unit.value = value
+        unit.call.queue.ended.append(unit)
+        extra = unit.extra
+        if extra is None:
+            return
+        with extra.condition:
+            extra.condition.notify_all()
+            for waiter in extra.waiters:
+                (waiter.add_cancelled if unit.cancelled() else waiter.add_result)(unit)
+            callbacks, extra.callbacks = extra.callbacks, []
+        for callback in callbacks:
+            callback(unit)
+
+    def _request(self, *what: Any) -> None:
+        self._side.say(UP_REQUEST, marshal_dumps(what))
