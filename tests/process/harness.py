@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import time
 from typing import Any
 
-from tests.support import DEADLINE_S, wait_readable
+from tests.support import DEADLINE_S
 from workq.engines.local import LocalEngine
-from workq.engines.protocol import EngineEvent, Exited, Lane, Started
+from workq.engines.protocol import EngineEvent, Exited, Lane, Started, StartFailed
 
 STUB = "tests.process.stub:run"
 
@@ -79,7 +78,8 @@ class Worker:
         self.ahead = b""
 
     def wait_ready(self) -> None:
-        self.pool.wait_event(self.lane.number, Started)
+        event = self.pool.wait_event(self.lane.number, Started, StartFailed)
+        assert isinstance(event, Started), event.why
         assert self.line() == "ready"
 
     def line(self) -> str:
@@ -119,8 +119,3 @@ def read_all(descriptor: int) -> str:
     except BlockingIOError:
         pass
     return data.decode(errors="replace")
-
-
-def end_of(end: socket.socket) -> None:
-    """Wait until something can be read from a socket."""
-    wait_readable(end.fileno())

@@ -14,7 +14,7 @@ from tests.support import start_application, wait_readable
 GONE_WITHIN_S = 2.0  # the promise
 
 APP = """
-    import os, sys
+    import os, signal, sys
     from tests.process.harness import Pool
     kind, child, pidfd = sys.argv[1:]
     pool = Pool(pidfd=pidfd == "pidfd")
@@ -27,13 +27,12 @@ APP = """
             worker.tell("exec pow(7, 10**9)")
         if kind == "spinning":
             worker.tell("exec while True: pass")
-    if child == "child" and os.fork() == 0:
+    holder = os.fork() if child == "child" else -1
+    if holder == 0:
         os.setsid()
-        print(os.getpid(), flush=True)
-        sys.stdin.readline()  # holds all descriptors of the application
-        os._exit(0)
-    if child != "child":
-        print(0, flush=True)
+        while True:
+            signal.pause()  # holds all descriptors of the application
+    print(max(holder, 0))
     print(pool.engine.launcher_pid, *pids, flush=True)
     if kind == "exits":
         os._exit(0)
@@ -145,6 +144,7 @@ def test_a_forked_copy_of_the_engine_touches_nothing_of_the_original():
         "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
         "socket.setdefaulttimeout(0.5)",
         "os.close(0); os.close(1)",
+        "os.close(0); os.close(1); os.close(2)",
         "sys.stderr = sys.stdout = None",
     ],
 )
@@ -164,8 +164,11 @@ def test_odd_habits_of_an_application_disturb_nothing(habit):
         pool = Pool()
         workers = [pool.start() for _ in range(2)]
         assert workers[0].ask("signal.pthread_sigmask(signal.SIG_BLOCK, ())") == set()
-        assert workers[0].ask("signal.getsignal(signal.SIGCHLD)") == signal.SIG_DFL
+        assert workers[0].ask("int(signal.getsignal(signal.SIGCHLD))") == 0
         assert workers[0].ask("os.get_blocking(numbers[0])")
+        workers[0].tell("exec os.eventfd_write(numbers[4], 5); os.eventfd_write(numbers[5], 6); say('rung')")
+        assert workers[0].line() == "rung"
+        assert [os.eventfd_read(bell) for bell in pool.bells] == [5, 6]
         workers[0].tell("exec print('hello'); sys.exit(3)")
         assert workers[0].wait_exited().code == 3
         assert workers[0].stdout() == "hello\\n"

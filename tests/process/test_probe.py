@@ -105,7 +105,12 @@ def test_a_plain_kill_is_no_out_of_memory(process):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [(b"low 0\noom_kill 3\noom_group_kill 9\n", 3), (b"oom_kill_disable 0\nunder_oom 0\noom_kill 12\n", 12), (b"", None), (b"low 1\n", None)],
+    [
+        (b"low 0\noom_kill 3\noom_group_kill 9\n", 3),
+        (b"oom_kill_disable 0\nunder_oom 0\noom_kill 12\n", 12),
+        (b"low 1\n", None),
+        (b"", None),
+    ],
 )
 def test_the_counter_is_found_by_its_whole_name(text, value):
     assert probe.value_of(text, b"oom_kill") == value
