@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from workq.config import DEFAULTS, Settings
 from workq.core.actions import (
     Action,
     FailCategory,
@@ -131,15 +130,20 @@ class MemoryEngine:
     """A world for one scheduler.
 
     Attributes:
+        scheduler: The scheduler that rules it; one with the default settings if none is given.
         start_fate: Says of each new worker after how many seconds it is ready, or None if it dies instead.
         batch_units: How many units a worker holds at most.
     """
 
     def __init__(
-        self, clock: ManualClock, settings: Settings = DEFAULTS, start_fate: Callable[[], float | None] = lambda: 0.02, batch_units: int = 3
+        self,
+        clock: ManualClock,
+        scheduler: Scheduler | None = None,
+        start_fate: Callable[[], float | None] = lambda: 0.02,
+        batch_units: int = 3,
     ) -> None:
         self.clock = clock
-        self.scheduler = Scheduler(settings)
+        self.scheduler = scheduler or Scheduler()
         self.start_fate = start_fate
         self.batch_units = batch_units
         self.inbox: deque[Event] = deque()

@@ -11,6 +11,7 @@ from random import Random
 
 from workq.config import Settings
 from workq.core.events import Limits, StopReason
+from workq.core.scheduler import Scheduler
 from workq.core.states import UnitState
 from workq.testing.clock import ManualClock
 from workq.testing.memory import MemoryEngine, MemoryQueue, Script
@@ -44,13 +45,13 @@ class Simulation:
         0
     """
 
-    def __init__(self, seed: int, faults: Faults = Faults()) -> None:
+    def __init__(self, seed: int, faults: Faults = Faults(), scheduler: Scheduler | None = None) -> None:
         self.seed = seed
         self.faults = faults
         self.random = Random(seed)
         self.start_fails = self.random.choice(faults.start_fails)
         self.clock = ManualClock()
-        self.world = MemoryEngine(self.clock, SETTINGS, self._start_fate)
+        self.world = MemoryEngine(self.clock, scheduler or Scheduler(SETTINGS), self._start_fate)
         self.turns = 0
         self.calm = False  # no more faults: all has to end now
 
