@@ -114,6 +114,9 @@ class Dispatcher:
         self._tell_waiting(queue)
 
     def _may_take(self, worker: Worker, credit: int, estimate: float) -> bool:
+        if worker.limited and not worker.batches:  # all that it was given has ended: it may begin anything again
+            worker.words[LIMIT] = NO_LIMIT
+            worker.limited = False
         flying = len(worker.batches)
         if flying >= credit or (flying and not estimate) or worker.limited or worker.told_blocked:
             return False
@@ -123,8 +126,6 @@ class Dispatcher:
         """Move units from a backlog to a worker, in steps that can be taken up again."""
         batch = worker.forming
         if batch is None:
-            if not worker.batches:
-                self._unlimit(worker)
             first = worker.batches[-1].first + len(worker.batches[-1].units) if worker.batches else worker.next_number
             batch = worker.forming = Batch(queue, first)
         try:
@@ -132,11 +133,6 @@ class Dispatcher:
         except IndexError:
             pass  # somebody else's hand in the backlog: fewer than there seemed
         self.mend(worker)
-
-    def _unlimit(self, worker: Worker) -> None:
-        if worker.limited:
-            worker.words[LIMIT] = NO_LIMIT
-            worker.limited = False
 
     def mend(self, worker: Worker) -> None:
         """Complete what was begun with a worker's batches: now, or after an exception struck between two steps."""
