@@ -51,6 +51,7 @@ def try_all():
     assert call(functools.partial(main), 1) == 11
     assert call(Point(5).moved) == Point(15)
     assert call(Point, x=3) == Point(3)
+    assert call(lambda point: type(point) is Point, Point(1))
     assert call(lambda: [type(p) for p in (Point(1),)]) == [Point]
     assert call(lambda: (lambda: Point(7)))() == Point(7)
     try:

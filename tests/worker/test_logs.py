@@ -207,6 +207,20 @@ def test_multiprocessing_is_left_as_the_unit_found_it() -> None:
     assert [record[2] for record in sent(FORK + textwrap.dedent(code))] == ["by multiprocessing"]
 
 
+def test_a_child_that_outlives_its_worker_is_not_held_up_by_its_logging() -> None:
+    code = """
+    gone, alive = os.pipe()
+    if os.fork() == 0:
+        os.close(alive)
+        os.read(gone, 1)
+        for _ in range(1000):
+            logging.warning("x" * 10000)
+        tell("done")
+    os._exit(0)
+    """
+    assert told(SENT + FORK + textwrap.dedent(code), PYTHONWARNINGS="ignore::DeprecationWarning") == ["done"]
+
+
 @pytest.mark.parametrize("end", ["logging.shutdown()", "sys.exit(0)", "os._exit(0)", "import signal; os.kill(os.getpid(), 9)"])
 def test_nothing_hangs_at_the_workers_end(end: str) -> None:
     """``logging.shutdown`` waits for the threads of multiprocessing-logging's own handlers, five seconds each."""
