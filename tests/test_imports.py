@@ -38,9 +38,16 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import in line {node.lineno}"
             assert node.module is not None
-            yield node.module
+            names = [alias.name for alias in node.names]
+            if node.module != "workq" or not all(is_room(name) for name in names):
+                yield node.module
             if node.module.split(".")[0] == "workq":
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_room(name: str) -> bool:
+    """Tell whether a name in the package is a file or a folder of it, and not one of the public names."""
+    return (PACKAGE / f"{name}.py").exists() or (PACKAGE / name).is_dir()
 
 
 def roots(path: Path) -> set[str]:
