@@ -57,3 +57,7 @@ def test_one_running_look_unblocks() -> None:
     assert verdicts(*blocked, (40, "S", 6, 1))[-1] is False, "2 % of a CPU"
     assert verdicts(*blocked, (40, "S", 5, 1), (50, "S", 5.1, 1))[-2:] == [True, True]
     assert verdicts(*blocked, (40, "R", 5, 1), (50, "S", 5, 1), (60, "S", 5, 1), (80, "S", 5, 1))[-4:] == [False, False, False, True]
+
+
+def test_a_disk_wait_between_two_sleeps_begins_the_judgement_anew() -> None:
+    assert verdicts((0, "S", 5, 1), (10, "D", 5, 1), (20, "S", 5, 1), (40, "S", 5, 1), (60, "S", 5, 1)) == [False] * 4 + [True]

@@ -306,3 +306,22 @@ def steps_of_a_turn(queues: int) -> int:
     finally:
         sys.settrace(before)
     return steps
+
+
+def test_where_units_always_queue_every_worker_beyond_the_maximum_is_retired() -> None:
+    told = Told(most=1, always_queue=True)
+    told.busy(1, 1)
+    told.blocked(1)
+    told.busy(2, 1)
+    assert told.unblocked(1) == [Limit(W(2), 0), Limit(W(1), 0)]
+    assert told.dry(2) == [Release(W(2)), Grant(W(1), Q(1))]
+    assert told.state(2) is S.RETIRED
+
+
+def test_a_dry_worker_of_the_queue_itself_goes_before_an_idle_one() -> None:
+    told = Told(most=3)
+    told.busy(1, 2)
+    told.dry(1)
+    told.after(0.05)
+    told.dry(2)
+    assert told.waits(1, 1) == [Grant(W(2), Q(1)), ON]
