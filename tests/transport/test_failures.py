@@ -133,6 +133,8 @@ def test_a_circle_of_causes_ends() -> None:
     back = there_and_back(raised(one))
     assert back.__cause__ is not None
     assert repr(back.__cause__.__cause__) == "ValueError('other')"
+    assert back.__cause__.__cause__ is not None
+    assert back.__cause__.__cause__.__cause__ is None
 
 
 @pytest.mark.parametrize("kind", [ValueError, LosesItsNotes])
