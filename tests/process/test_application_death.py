@@ -140,6 +140,7 @@ def test_a_forked_copy_of_the_engine_touches_nothing_of_the_original():
     "habit",
     [
         "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.signal(signal.SIGUSR1, signal.SIG_IGN)",
         "threading.Thread(target=reap_all, daemon=True).start()",
         "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
         "socket.setdefaulttimeout(0.5)",
@@ -160,11 +161,12 @@ def test_odd_habits_of_an_application_disturb_nothing(habit):
                     os.waitpid(-1, 0)
                 except ChildProcessError:
                     time.sleep(0.001)
-        {habit}
         pool = Pool()
+        {habit}
         workers = [pool.start() for _ in range(2)]
         assert workers[0].ask("signal.pthread_sigmask(signal.SIG_BLOCK, ())") == set()
         assert workers[0].ask("int(signal.getsignal(signal.SIGCHLD))") == 0
+        assert workers[0].ask("int(signal.getsignal(signal.SIGTERM)), int(signal.getsignal(signal.SIGUSR1))") == (0, 0)
         assert workers[0].ask("os.get_blocking(numbers[0])")
         workers[0].tell("exec os.eventfd_write(numbers[4], 5); os.eventfd_write(numbers[5], 6); say('rung')")
         assert workers[0].line() == "rung"

@@ -21,8 +21,9 @@ def test_workers_of_a_killed_launcher_die_with_all_they_started_and_a_new_one_se
         busy.tell("exec pow(7, 10**9)")
         os.kill(pool.engine.launcher_pid, signal.SIGKILL)
         for worker in (busy, idle):
+            wait_gone(worker.lane.pid, 2)  # by the kernel alone: the engine has not looked yet
+        for worker in (busy, idle):
             assert worker.wait_exited() == Exited(worker.lane.number, None)
-            wait_gone(worker.lane.pid, 2)
         for pid in pids:
             wait_gone(pid, 2)
         assert pool.start().ask("1") == 1

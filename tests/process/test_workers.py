@@ -161,6 +161,14 @@ def test_what_a_worker_started_dies_with_it(pool, session, death):
     assert other.ask("1") == 1
 
 
+def test_a_kill_finds_what_left_the_group_and_bears_no_mark(pool):
+    worker = pool.start()
+    pid = worker.ask("grandchild(start_new_session=True, env={})")
+    pool.engine.kill(worker.lane)
+    wait_gone(pid, 5)
+    worker.wait_exited()
+
+
 def test_forked_grandchildren_that_lost_their_parent_are_found(pool):
     worker = pool.start()
     pid = worker.ask("daemon()")
