@@ -39,7 +39,7 @@ def run(socket_fd, board_fd, output_fd, error_fd, leader_bell, controller_bell):
     return 0
 
 
-def grandchild(code="import time; time.sleep(1000)", **options):
+def grandchild(code="import signal; signal.pause()", **options):
     """Start a process below the worker and return its pid."""
     return subprocess.Popen([sys.executable, "-S", "-c", code], **options).pid
 
@@ -52,7 +52,7 @@ def daemon():
         if (grandchild_pid := os.fork()) == 0:
             os.close(writer)
             while True:
-                time.sleep(1000)
+                signal.pause()
         os.write(writer, b"%d" % grandchild_pid)
         os._exit(0)
     os.waitpid(child, 0)
