@@ -54,7 +54,10 @@ class BlockedJudge:
         number = running[0].id
         known = self._judges.get(int(worker.number))
         if known is None or known[0] != number:
-            eyes = known[2] if known is not None else probe.open_probe(worker.pid)
+            try:
+                eyes = known[2] if known is not None else probe.open_probe(worker.pid)
+            except OSError:  # it has just ended
+                return False
             known = self._judges[int(worker.number)] = (number, Judge(int(self._loop.settings.sample_s * 1e9)), eyes)
         seen = known[2].read()
         if seen is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from marshal import loads as marshal_loads
 from typing import TYPE_CHECKING, Any
 
@@ -27,49 +29,51 @@ if TYPE_CHECKING:
     from workq.controller.loop import Loop
 
 
-def gather(loop: Loop) -> list[Event]:
-    """Return the facts that are new: workers first, so that the core knows who is free when it hears who waits."""
-    events: list[Event] = []
+def gather(loop: Loop) -> Iterator[Event]:
+    """Yield the facts that are new: workers first, so that the core knows who is free when it hears who waits.
+
+    A fact is looked for when it is asked for, and told before the next one is: what the core orders meanwhile is performed at once, and
+    may have made the next one untrue.
+    """
     for worker in loop.dispatcher.workers:
-        events += of_worker(loop, worker)
+        yield from of_worker(loop, worker)
     for unit_id in loop.stops.ended():
-        events.append(UnitStopped(unit_id))
+        yield UnitStopped(unit_id)
     while loop.attention:
-        events += of_queue(loop, loop.attention.pop())
-    return events
+        yield from of_queue(loop, loop.attention.pop())
 
 
-def of_worker(loop: Loop, worker: Worker) -> list[Event]:
-    """Return what has changed with one worker."""
+def of_worker(loop: Loop, worker: Worker) -> Iterator[Event]:
+    """Yield what has changed with one worker."""
     if not worker.ready or worker.exited:
-        return []
+        return
     loop.dispatcher.mend(worker)
     number = WorkerId(int(worker.number))
-    events: list[Event] = []
     if not worker.announced:
         worker.announced = True
-        events.append(WorkerReady(number))
+        yield WorkerReady(number)
     queue = worker.queue
-    if queue is not None:
-        if queue.room and queue.depth():
-            loop.dispatcher.dispatch(queue)
-        dry = not worker.batches
-        if dry and not queue.depth():
-            loop.attention.add(queue)
-        if worker.told_blocked and (dry or not blocked_now(worker)):
-            worker.told_blocked = worker.judged_blocked = False
-            queue.room = True
-            events.append(WorkerUnblocked(number))
-        if dry != worker.told_dry:
-            worker.told_dry = dry
-            events.append(WorkerDry(number) if dry else WorkerTook(number))
-        if not dry and not worker.told_blocked and blocked_now(worker):
-            worker.told_blocked = True
-            how = BlockedHow.DECLARED if worker.words[BLOCKED] else BlockedHow.JUDGED
-            events.append(WorkerBlocked(number, how))
-            if holds_more_than_one(worker):
-                loop.command(loop.take_back, worker)
-    return events
+    if queue is None:
+        return
+    if queue.room and queue.depth():
+        loop.dispatcher.dispatch(queue)
+    dry = not worker.batches
+    if worker.told_blocked and (dry or not blocked_now(worker)):
+        worker.told_blocked = worker.judged_blocked = False
+        queue.room = True
+        yield WorkerUnblocked(number)
+    if dry and not queue.depth():  # that nothing waits is told first: else the worker would be sent there again
+        yield from of_queue(loop, queue)
+    if dry != worker.told_dry and worker.queue is queue:
+        worker.told_dry = dry
+        if dry:
+            worker.allowance = None
+        yield WorkerDry(number) if dry else WorkerTook(number)
+    if worker.batches and not worker.told_blocked and blocked_now(worker):
+        worker.told_blocked = True
+        if holds_more_than_one(worker):
+            loop.command(loop.take_back, worker)
+        yield WorkerBlocked(number, BlockedHow.DECLARED if worker.words[BLOCKED] else BlockedHow.JUDGED)
 
 
 def blocked_now(worker: Worker) -> bool:
@@ -77,10 +81,10 @@ def blocked_now(worker: Worker) -> bool:
     return bool(worker.words[BLOCKED]) or worker.judged_blocked
 
 
-def of_queue(loop: Loop, queue: Queue) -> list[Event]:
-    """Return what has changed with a queue's backlog."""
+def of_queue(loop: Loop, queue: Queue) -> Iterator[Event]:
+    """Yield what has changed with a queue's backlog."""
     if queue.gone or not queue.opened:
-        return []
+        return
     if queue.room and queue.depth():
         loop.dispatcher.dispatch(queue)
         loop.attention.discard(queue)
@@ -89,12 +93,10 @@ def of_queue(loop: Loop, queue: Queue) -> list[Event]:
     if not units:
         if queue.told:
             loop.told(queue, 0)
-            return [WorkTaken(queue.number)]
-        return []
-    if queue.paused or units <= queue.told:
-        return []
-    loop.told(queue, units)
-    return [WorkWaits(queue.number, units)]
+            yield WorkTaken(queue.number)
+    elif not queue.paused and units > queue.told:
+        loop.told(queue, units)
+        yield WorkWaits(queue.number, units)
 
 
 def holds_more_than_one(worker: Worker) -> bool:
@@ -117,6 +119,7 @@ def take_frame(loop: Loop, worker: Worker, kind: int, payload: Any) -> None:
     """Take in a frame other than a result. Under the lead; runs no user code."""
     if kind == UP_READY:
         worker.ready = True
+        worker.ready_at = time.monotonic()
         loop.ring()
     elif kind == UP_LOG:
         who, record = marshal_loads(payload)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from workq.controller import stopping
 from workq.controller.records import Worker
-from workq.core.events import WorkerExited, WorkerId
+from workq.core.events import WorkerExited, WorkerId, WorkTaken
 from workq.core.states import UnitState
 from workq.errors import Halt, LaunchError, WorkerHalted
 from workq.process import probe
@@ -65,6 +65,7 @@ class Halts:
                 queue.failed += 1
                 loop.settle(unit, Ended(UnitState.FAILED, LaunchError(message)))
             loop.told(queue, 0)
+            loop.tell(WorkTaken(queue.number))
         loop.lead.wake_ready()
 
     # ------------------------------------------------------------ ends
@@ -182,7 +183,7 @@ class Halts:
         for worker in loop.dispatcher.workers:
             if not worker.ready or worker.exited:
                 continue
-            silent_s = now - worker.words[BEAT] / 1e9
+            silent_s = now - max(worker.words[BEAT] / 1e9, worker.ready_at)
             if silent_s < loop.settings.stalled_after_s:
                 worker.stalled = False
             elif not worker.stalled:

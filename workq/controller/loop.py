@@ -20,7 +20,7 @@ from workq.controller import facts, halts, nested, perform, stopping
 from workq.controller.blocking import BlockedJudge
 from workq.controller.dispatch import Dispatcher
 from workq.controller.records import NEVER, Queue, Worker
-from workq.controller.waiting import Lead, expects
+from workq.controller.waiting import Bell, Lead, expects
 from workq.core.events import CategoryAdded, Event, QueueClosed, Tick
 from workq.core.scheduler import Scheduler
 from workq.engines.protocol import Engine, Exited, Started, StartFailed
@@ -40,15 +40,16 @@ class Loop:
 
         self.controller = controller
         self.settings = controller.settings
-        self.bells = (os.eventfd(0, os.EFD_CLOEXEC), os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        bells = Bell(os.EFD_CLOEXEC), Bell(os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.bell_fd = bells[1].fd
         self.core = Scheduler(controller.settings)
-        self.engine = make_engine(self.bells)
+        self.engine = make_engine((bells[0].fd, bells[1].fd))
         self.dispatcher = Dispatcher(controller.settings, self.ring, self.frame_arrived)
         self.dispatcher.look_at = self.look_at
         self.dispatcher.after_end = self.after_end
         self.dispatcher.failed_end = self._failed_end
         self.dispatcher.watch_time = lambda timeout_s: self.stops.watch(timeout_s)
-        self.lead = Lead(self.dispatcher, *self.bells)
+        self.lead = Lead(self.dispatcher, *bells)
         self.by_number: dict[int, Worker] = {}
         self.stops = stopping.Stops(self)
         self.judge = BlockedJudge(self)
@@ -62,7 +63,7 @@ class Loop:
         self.attention: set[Queue] = set()  # queues whose backlog the core should hear of; any thread adds
         self._told: set[Queue] = set()  # queues that the core believes to be waiting
         self._epoll = select.epoll()
-        self._epoll.register(self.bells[1], select.EPOLLIN)
+        self._epoll.register(self.bell_fd, select.EPOLLIN)
         self._epoll.register(self.engine.fileno(), select.EPOLLIN)
         self._heartbeat_due = time.monotonic() + self.settings.heartbeat_s
         self._recall_due: float | None = None
@@ -75,7 +76,7 @@ class Loop:
 
     def ring(self) -> None:
         """Wake the controller."""
-        os.eventfd_write(self.bells[1], 1)
+        self.lead.controller_bell.ring()
 
     def tell(self, event: Event) -> None:
         """Have the core hear of something."""
@@ -127,7 +128,7 @@ class Loop:
         """Take in what has happened, and do what follows from it."""
         begun = time.monotonic()
         for fd, _ in ready:
-            if fd == self.bells[1]:
+            if fd == self.bell_fd:
                 self._drain_bell()
         engine_events = list(self.engine.events())
         commands, self._commands = self._commands, deque()
@@ -152,7 +153,7 @@ class Loop:
 
     def _drain_bell(self) -> None:
         try:
-            os.eventfd_read(self.bells[1])
+            os.eventfd_read(self.bell_fd)
         except BlockingIOError:
             pass
 
@@ -167,21 +168,25 @@ class Loop:
 
     def _decide(self, now: float) -> None:
         """Tell the core what is new, and perform what it orders, until there is nothing new."""
-        events: list[Event] = []
+        later: list[Callable[[], object]] = []
         with self.dispatcher.lock:
             while self._events:
-                events.append(self._events.popleft())
-            events += facts.gather(self)
+                later += self._ask(self._events.popleft(), now)
+            for fact in facts.gather(self):  # each is found when it is told: an order may have made the next one untrue
+                later += self._ask(fact, now)
             deadline = self.core.next_deadline()
-            if not events and deadline is not None and deadline <= now:
-                events.append(Tick())
-            later = []
-            for event in events:
-                for action in self.core.handle(event, now):
-                    later += perform.perform(self, action, now)
+            if deadline is not None and deadline <= now:
+                later += self._ask(Tick(), now)
             self.dispatcher.wanted_dry = bool(self._told)
         for needs_lead in later:
             self.with_lead(needs_lead)
+
+    def _ask(self, event: Event, now: float) -> list[Callable[[], object]]:
+        """Tell the core one thing and perform its orders; return what needs the lead."""
+        later: list[Callable[[], object]] = []
+        for action in self.core.handle(event, now):
+            later += perform.perform(self, action, now)
+        return later
 
     def with_lead(self, function: Callable[[], object]) -> None:
         """Do something with the lead and the lock in hand."""
@@ -242,6 +247,7 @@ class Loop:
             if worker.batches and not worker.limited:
                 self.dispatcher.recall(worker)
             if worker.queue is not None:
+                worker.queue.told = 0
                 self.dispatcher.dispatch(worker.queue)
                 self.attention.add(worker.queue)
 
@@ -376,10 +382,9 @@ class Loop:
             for worker in workers:
                 worker.exited = True
                 worker.lane.close()
-            self._epoll.close()
         finally:
-            self.lead.give_up()
-        self.lead.wake_all()
+            self.lead.close()
+            self._epoll.close()
 
     def _fail_everything(self, why: str) -> None:
         """Nothing stays open: P1."""

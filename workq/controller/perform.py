@@ -69,9 +69,9 @@ def _grant(loop: Loop, worker: Worker | None, queue_number: Any, limit: int | No
     worker.allowance = limit
     worker.told_dry = False  # the core counts it as active from here
     queue.room = True
-    if queue.told:
-        queue.told = min(queue.told, queue.depth())
     loop.dispatcher.dispatch(queue)
+    if queue.depth():
+        queue.told = 0  # the core counts each worker that it grants as one unit taken: say again what is left
     loop.attention.add(queue)
     loop.ring()  # look again: is it dry, does more wait
     return []
@@ -87,7 +87,7 @@ def _limit(loop: Loop, worker: Worker | None, units: int) -> list[NeedsLead]:
 
 
 def _release(worker: Worker | None) -> list[NeedsLead]:
-    if worker is not None:
+    if worker is not None and not worker.batches:  # else it has just taken a unit: the core is about to hear of it
         _detach(worker)
     return []
 

@@ -94,6 +94,7 @@ class Worker:
         self.frames_read = 0
         self.watched = False  # the controller watches its socket for more of a frame
         self.ready = False
+        self.ready_at = 0.0  # time.monotonic()
         self.told_dry = True  # what the core believes
         self.told_blocked = False
         self.judged_blocked = False

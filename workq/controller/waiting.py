@@ -35,6 +35,28 @@ if TYPE_CHECKING:
     from workq.controller.records import Worker
 
 
+class Bell:
+    """An eventfd that may be rung by anybody at any time, also after it was closed: its number may be somebody else's by then."""
+
+    def __init__(self, flags: int) -> None:
+        self.fd = os.eventfd(0, flags)
+        self._lock = threading.RLock()  # a signal handler may ring while its own thread does
+        self._open = True
+
+    def ring(self) -> None:
+        """Wake whoever reads it."""
+        with self._lock:
+            if self._open:
+                os.eventfd_write(self.fd, 1)
+
+    def close(self) -> None:
+        """Give the descriptor back. Nobody may be reading it."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                os.close(self.fd)
+
+
 class Follower:
     """A thread that waits while another leads."""
 
@@ -56,15 +78,16 @@ class Follower:
 class Lead:
     """The right to read, and the waiting of everybody who has it not."""
 
-    def __init__(self, dispatcher: Dispatcher, leader_bell: int, controller_bell: int) -> None:
+    def __init__(self, dispatcher: Dispatcher, leader_bell: Bell, controller_bell: Bell) -> None:
         self.lock = threading.RLock()
         self._dispatcher = dispatcher
         self._leader_bell = leader_bell
-        self._controller_bell = controller_bell
+        self.controller_bell = controller_bell
+        self.closed = False  # under the lead
         self._followers: deque[Follower] = deque()
         self._claimed = False
         self._poll = select.poll()
-        self._poll.register(leader_bell, select.POLLIN)
+        self._poll.register(leader_bell.fd, select.POLLIN)
         self._sockets: set[int] = set()  # of workers whose large frame has arrived in part; belongs to the lead
 
     # ------------------------------------------------------------ waiting threads
@@ -72,13 +95,13 @@ class Lead:
     def wait(self, ready: Callable[[], bool], timeout_s: float | None) -> bool:
         """Wait until `ready()`; return False where the time ran out. Any thread but the controller's; runs no user code."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not ready():
+        while not ready() and not self.closed:
             if not self._lead(ready, deadline):
                 self._follow(ready, deadline)
             if deadline is not None and time.monotonic() >= deadline:
                 self.hand_on()  # we may have been the one that was to lead next
                 return ready()
-        return True
+        return ready()
 
     def try_pump(self) -> None:
         """Read what there is, if nobody else does. For a thread that queues while all workers are busy."""
@@ -103,6 +126,8 @@ class Lead:
         try:
             if not lock.acquire(False):
                 return False
+            if self.closed:
+                return True
             self._dispatcher.want = LEADER
             while not ready() and not self._claimed:
                 self._arm()
@@ -154,14 +179,14 @@ class Lead:
         """Wait for a bell, or for more of a large frame; False where the time ran out."""
         self._watch_sockets()
         if deadline is None and not self._sockets:
-            os.eventfd_read(self._leader_bell)
+            os.eventfd_read(self._leader_bell.fd)
             return True
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             return False
         events = self._poll.poll(None if left is None else left * 1000 + 1)
         for fd, _ in events:
-            if fd == self._leader_bell:
+            if fd == self._leader_bell.fd:
                 os.eventfd_read(fd)
         return bool(events)
 
@@ -178,7 +203,7 @@ class Lead:
         if not self.lock._is_owned():  # type: ignore[attr-defined]
             return
         if self.give_up():
-            os.eventfd_write(self._controller_bell, 1)
+            self.controller_bell.ring()
 
     def give_up(self) -> bool:
         """Arm the controller's bell, give the lead back, and return whether there is something to read or to watch."""
@@ -237,7 +262,7 @@ class Lead:
 
     def kick(self) -> None:
         """Wake the leader, if there is one, to look again."""
-        os.eventfd_write(self._leader_bell, 1)
+        self._leader_bell.ring()
 
     # ------------------------------------------------------------ the controller
 
@@ -251,6 +276,15 @@ class Lead:
             self.lock.acquire()
             self._claimed = False
         return must
+
+    def close(self) -> None:
+        """Nobody waits here any more: everything has ended. The controller's thread, with the lead."""
+        self.closed = True
+        self._release()
+        for follower in tuple(self._followers):
+            follower.wake()
+        self._leader_bell.close()
+        self.controller_bell.close()
 
     def wake_all(self) -> None:
         """Let everybody who waits look again. Any thread."""
