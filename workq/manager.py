@@ -17,6 +17,7 @@ from workq.controller.intake import Intake
 from workq.controller.records import Options, Queue
 from workq.core.events import QueueId
 from workq.errors import ArgumentError, WorkErrors
+from workq.inline import InlineController
 from workq.errors import QueueClosed as QueueClosedError
 from workq.statistics import QueueStatistics, WorkerTable
 from workq.unit import ASKED, PENDING, Ended, Unit
@@ -37,7 +38,7 @@ class View:
 
     def queue(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Unit[T]:
         """Queue one call and return its unit at once; work starts at once. See ``WorkMgr.queue``."""
-        return self._intake.queue(fn, args, kwargs)
+        return self._intake.queue(fn, *args, **kwargs)
 
     def map(
         self, fn: Callable[..., T], *iterables: Iterable[Any], look_ahead: int | None = None, timeout: float | None = None
@@ -94,11 +95,15 @@ class WorkMgr:
         limits = self.controller.category(category)
         wanted = limits.default_workers if num_workers is None else num_workers
         self._inline = wanted == 0
+        if self._inline:
+            self.controller = InlineController(self.controller)
         number = QueueId(next(_numbers))
         self._row = Queue(
             self.controller, number, name or f"{category}-{number}", category, max(1, min(wanted, limits.max_workers)), float(delete_timeout)
         )
         self._row.output_to = output
+        if self._inline:
+            self.controller.adopt(self._row)
         self._views: dict[Options, View] = {}
         self._intake = Intake(self._row)
         self._finalizer = weakref.finalize(self, _drop, self._row)
@@ -124,7 +129,7 @@ class WorkMgr:
         >>> wq.queue(sorted, [3, 1, 2]).result()
         [1, 2, 3]
         """
-        return self._intake.queue(fn, args, kwargs)
+        return self._intake.queue(fn, *args, **kwargs)
 
     def options(
         self, *, timeout: float | None = None, retries: int = 0, priority: int = 0, name: str | None = None

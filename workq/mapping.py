@@ -25,7 +25,7 @@ def results(
     waiting: deque[Unit[T]] = deque()
     try:
         for arguments in items:
-            waiting.append(intake.queue(fn, arguments, {}))
+            waiting.append(intake.queue(fn, *arguments))
             while len(waiting) >= (look_ahead or ahead(row)):
                 yield _take(waiting, timeout)
         while waiting:

@@ -52,6 +52,7 @@ class Controller:
     4
     """
 
+    inline = False  # units run in workers, and not in whoever waits for them (as in workq/inline.py)
     _default: Controller | None = None
     _default_lock = threading.Lock()
 
@@ -199,6 +200,7 @@ class Controller:
                 if unit.value is not PENDING:
                     return unit.cancelled()
                 if loop.dispatcher.waits(unit):
+                    unit.call.queue.unusual = True
                     unit.value = cancelled(unit, "before it had begun")
                     unit.call.queue.cancelled += 1
                     unit.call.queue.ended.append(unit)

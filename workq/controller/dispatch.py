@@ -20,6 +20,7 @@ import threading
 from itertools import islice, repeat, starmap
 from marshal import dumps as marshal_dumps
 from marshal import loads as marshal_loads
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from workq.config import Settings
@@ -63,6 +64,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LONG_S = 0.01  # units that take longer than this are sent with one batch of credit instead of two
+SHARE_S = 50e-6  # waiting units are shared out among workers in portions of at least so much work
+POLL_S = 250e-6  # a thread that queues reads each time it has queued so much work, but
+POLL_UNITS = 64, 512  # not more often, nor more seldom, than after so many units
 KIND_MASK = (1 << KIND_BITS) - 1
 
 
@@ -105,7 +109,10 @@ class Dispatcher:
                 break
             if not self._may_take(worker, credit, estimate):
                 continue
-            number = min(most, -(-len(pending) // queue.max_workers), len(pending))
+            share = -(-len(pending) // queue.max_workers)
+            if share * estimate < SHARE_S:
+                share = int(SHARE_S / estimate) if estimate else share  # a frame costs more than so little work is worth
+            number = min(most, share, len(pending))
             if worker.allowance is not None:
                 number = min(number, worker.allowance)
                 worker.allowance -= number
@@ -145,17 +152,17 @@ class Dispatcher:
             if not batch.sent:
                 worker.next_number = batch.first + len(batch.units)
                 worker.words[WAIT] = self.want
-                calls = {unit.call.number: unit.call for unit in batch.units}
+                calls = set(map(_call_of, batch.units))
                 worker.outgoing.send(self._frame(worker, batch, calls))
-                worker.known.update(calls)
+                worker.known |= calls
                 batch.sent = True
                 if worker.outgoing.waiting:
                     self.post()  # the controller writes on
-                timeouts = [call.options.timeout for call in calls.values() if call.options.timeout is not None]
+                timeouts = [call.options.timeout for call in calls if call.options.timeout is not None]
                 if timeouts:
                     self.watch_time(min(timeouts))
 
-    def _frame(self, worker: Worker, batch: Batch, calls: dict[int, Call]) -> bytes:
+    def _frame(self, worker: Worker, batch: Batch, calls: set[Call]) -> bytes:
         """Return a batch as bytes. marshal frames a list of bytes at 10 ns each and keeps no memo between units."""
         units = batch.units
         same = len(calls) == 1
@@ -166,20 +173,24 @@ class Dispatcher:
             number = 0
             items = [(unit.call.number, unit.data) for unit in units]
         news: dict[str, Any] | None = None
-        if not calls.keys() <= worker.known:
-            news = {"functions": [_introduction(call) for call in calls.values() if call.number not in worker.known]}
-        for index, unit in enumerate(units):  # few are not as the others: cancelled ones, and those that come again
-            if unit.extra is not None:
-                if unit.value is not PENDING:
-                    items[index] = None
-                elif unit.extra.attempts > 1:
-                    news = news or {}
-                    news.setdefault("attempts", {})[unit.id] = unit.extra.attempts
-            elif unit.value is not PENDING:
-                items[index] = None
+        if not calls <= worker.known:
+            news = {"functions": [_introduction(call) for call in calls if call not in worker.known]}
+        if batch.queue.unusual:
+            news = self._mark_unusual(units, items, news)
         payload = marshal_dumps((batch.first, number, items, [unit.id for unit in units], news), 2)
         batch.queue.bytes_each = len(payload) / len(units) + 1
         return down_frame(DOWN_UNITS, payload)
+
+    @staticmethod
+    def _mark_unusual(units: list[Any], items: list[Any], news: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Some are not as the others: cancelled ones, which the worker is to skip, and those that come again."""
+        for index, unit in enumerate(units):
+            if unit.value is not PENDING:
+                items[index] = None
+            elif unit.attempts > 1:
+                news = news or {}
+                news.setdefault("attempts", {})[unit.id] = unit.attempts
+        return news
 
     def _tell_waiting(self, queue: Queue) -> None:
         """Have the core know of units that the workers of a queue cannot take now."""
@@ -345,6 +356,7 @@ class Dispatcher:
         if 0 < took:
             queue = batch.queue
             queue.estimate_s = (queue.estimate_s + took) / 2 if queue.estimate_s else took
+            queue.poll_each = max(POLL_UNITS[0], min(POLL_UNITS[1], int(POLL_S / queue.estimate_s)))
 
     def _take_up_again(self, queue: Queue, unit: Unit[Any]) -> None:
         """A unit that the worker did not begin goes back to the front of its backlog."""
@@ -453,6 +465,7 @@ class Dispatcher:
 
 
 GHOST_VALUE = object()
+_call_of = attrgetter("call")
 
 
 def _batches_in_flight(worker: Worker) -> int:

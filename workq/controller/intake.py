@@ -12,13 +12,12 @@ from workq.controller.records import Call, Options, Queue
 from workq.errors import ArgumentError
 from workq.errors import QueueClosed as QueueClosedError
 from workq.transport import codec
-from workq.unit import Unit
+from workq.unit import PENDING, Unit
 
 MOST_CALLS = 1000  # functions that one queue remembers; beyond, the function travels with each unit
-POLL_EACH = 64  # units queued while all workers are busy, after which the thread that queues reads a little itself
 PLAIN = Options()
 
-_dumps, _clock = _pickle.dumps, time.monotonic_ns
+_dumps, _clock, _new = _pickle.dumps, time.monotonic_ns, object.__new__
 
 
 class Intake:
@@ -35,14 +34,12 @@ class Intake:
         self._main_by_value = False  # what is defined in __main__ travels by value, so arguments that name it must as well
         self._ticks = 0
 
-    def queue(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Unit[Any]:
+    def queue(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Unit[Any]:
         """Make a unit, append it, and send it if a worker may take it. The hot path's beginning."""
         queue = self._queue
         if queue.closed:
             self._refuse()
         try:
-            if type(function) not in _CACHEABLE:
-                raise KeyError
             if kwargs:
                 call, data = self._named_calls[function], _dumps((args, kwargs), 5)
             else:
@@ -53,7 +50,14 @@ class Intake:
             raise
         except BaseException:  # seen for the first time, or something that pickle cannot do, or that raises whatever it likes
             call, data = self._slowly(function, args, kwargs)
-        unit: Unit[Any] = Unit(call, data, next(queue.ids), _clock())
+        unit: Unit[Any] = _new(Unit)  # filled here: a call of __init__ would cost as much as all the rest of it
+        unit.call = call
+        unit.data = data
+        unit.id = next(queue.ids)
+        unit.queued_ns = _clock()
+        unit.value = PENDING
+        unit.extra = unit.worker_record = None
+        unit.started_ns = unit.ended_ns = 0
         priority = self.options.priority
         if priority:
             queue.backlog(priority).append(unit)
@@ -65,7 +69,7 @@ class Intake:
             self._tell()
         else:
             self._ticks += 1
-            if self._ticks >= POLL_EACH:
+            if self._ticks >= queue.poll_each:
                 self._ticks = 0
                 self._controller.running().lead.try_pump()
         return unit

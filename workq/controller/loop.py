@@ -20,7 +20,7 @@ from workq.controller import facts, halts, nested, perform, stopping
 from workq.controller.blocking import BlockedJudge
 from workq.controller.dispatch import Dispatcher
 from workq.controller.records import NEVER, Queue, Worker
-from workq.controller.waiting import Bell, Lead, expects
+from workq.controller.waiting import STREAM_S, Bell, Lead, expects
 from workq.core.events import CategoryAdded, Event, QueueClosed, Tick
 from workq.core.scheduler import Scheduler
 from workq.engines.protocol import Engine, Exited, Started, StartFailed
@@ -122,6 +122,11 @@ class Loop:
         due += [self._recall_due, self.stops.next_check, self.judge.next_look]
         times = [moment for moment in due if moment is not None]
         timeout = max(0.0, min(times) - time.monotonic()) if times else -1
+        while self.lead.streaming and not (0 <= timeout < STREAM_S):
+            ready = self._epoll.poll(STREAM_S)
+            if ready or self.lead.stream_ended():
+                return ready
+            timeout = max(0.0, min(times) - time.monotonic()) if times else -1
         return self._epoll.poll(timeout if timeout < 0 else timeout + 0.0005)
 
     def turn(self, ready: list[tuple[int, int]]) -> None:
@@ -382,6 +387,7 @@ class Loop:
             for worker in workers:
                 worker.exited = True
                 worker.lane.close()
+                worker.words = worker.lane.board.words  # a copy: the memory goes now, not with whoever remembers the worker
         finally:
             self.lead.close()
             self._epoll.close()

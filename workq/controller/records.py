@@ -85,7 +85,7 @@ class Worker:
         self.batches: deque[Batch] = deque()
         self.forming: Batch | None = None
         self.next_number = 1  # of the next unit that it is given
-        self.known: set[int] = set()  # the calls that it was sent
+        self.known: set[Call] = set()  # the calls that it was sent
         self.allowance: int | None = None  # how many units it may still take; None: any number
         self.limited = False  # its board's LIMIT is set: nothing new until its batches have ended
         self.read_at = 0  # how far its ring was read
@@ -135,8 +135,10 @@ class Queue:  # weakly referred to by its controller
         self.ids = count(1)
         self.last_id = 0
         self.estimate_s = 0.0  # of one unit's time, measured
+        self.poll_each = 64  # units queued while all workers are busy, after which the thread that queues reads a little itself
         self.bytes_each = 64.0
         self.ended: deque[Unit[Any]] = deque()  # not yet handed out by sync, wait_one or as_completed
+        self.unusual = False  # units of it were cancelled or come again; set once, never taken back
         self.outputs: deque[Unit[Any]] = deque()  # with output that was not yet emitted
         self.emitting = False
         self.output_to: str = "stream"

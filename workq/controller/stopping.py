@@ -186,6 +186,7 @@ def again(loop: Loop, unit: Unit[Any], how: str) -> bool:
     extra.attempts += 1
     extra.stopping = None
     queue = unit.call.queue
+    queue.unusual = True
     queue.backlog(unit.call.options.priority).appendleft(unit)
     queue.room = bool(queue.workers)
     loop.look_at(queue)

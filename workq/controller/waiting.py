@@ -28,11 +28,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from workq.errors import WaitError
-from workq.transport.board import CONTROLLER, FINISHED, FRAMES, LARGE, LEADER, STARTED, WAIT, fence
+from workq.transport.board import CONTROLLER, FINISHED, FRAMES, LARGE, LEADER, NOBODY, STARTED, WAIT, fence
 
 if TYPE_CHECKING:
     from workq.controller.dispatch import Dispatcher
     from workq.controller.records import Worker
+
+
+STREAM_S = 0.002  # how long results may lie unread where a thread that queued and read has ceased to
 
 
 class Bell:
@@ -84,6 +87,8 @@ class Lead:
         self._leader_bell = leader_bell
         self.controller_bell = controller_bell
         self.closed = False  # under the lead
+        self.streaming = False  # a thread that queues also reads, so that workers ring nobody; under the dispatch lock
+        self._polled = False
         self._followers: deque[Follower] = deque()
         self._claimed = False
         self._poll = select.poll()
@@ -111,11 +116,42 @@ class Lead:
         try:
             if lock.acquire(False):
                 self.pump()
+                self._stream()
         finally:
             try:
-                self.leave()
-            finally:
                 self._release()
+            finally:
+                if self._followers or self._claimed:
+                    self.hand_on()
+
+    def _stream(self) -> None:
+        """Spare the controller its bells while a thread queues and reads in turn: it would be woken for each batch, to find it read.
+
+        The controller looks every `STREAM_S` whether that thread still reads (`stream_ended`), and takes over where it does not.
+        """
+        self._polled = True
+        if not self.streaming:
+            with self._dispatcher.lock:
+                if self._dispatcher.want == CONTROLLER:
+                    self._dispatcher.want = NOBODY
+                    self.streaming = True
+            self.controller_bell.ring()
+
+    def stream_ended(self) -> bool:
+        """Return whether the thread that queued and read has ceased to; then bells are armed again. The controller's thread."""
+        if self._polled:
+            self._polled = False
+            return False
+        with self._dispatcher.lock:
+            if self.streaming:
+                self.streaming = False
+                if self._dispatcher.want == NOBODY:
+                    self._dispatcher.want = CONTROLLER
+                for worker in self._dispatcher.workers:
+                    if worker.batches and worker.words[WAIT] == NOBODY:
+                        worker.words[WAIT] = CONTROLLER
+        fence()
+        return True
 
     def _lead(self, ready: Callable[[], bool], deadline: float | None) -> bool:
         lock = self.lock
@@ -210,6 +246,7 @@ class Lead:
         dispatcher = self._dispatcher
         with dispatcher.lock:
             dispatcher.want = CONTROLLER
+            self.streaming = False
             for worker in dispatcher.workers:
                 if worker.batches:
                     worker.words[WAIT] = CONTROLLER
