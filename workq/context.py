@@ -6,6 +6,7 @@ A worker puts its own side here (`enter`) before it runs anything of anybody; in
 from __future__ import annotations
 
 import os
+from _thread import get_ident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 
 _side: Side | None = None
+_inline: dict[int, UnitInfo] = {}  # by thread: the unit of a queue without workers that it runs
 
 
 class UnitInfo:
@@ -83,8 +85,30 @@ def current_unit() -> UnitInfo | None:
     >>> current_unit() is None
     True
     """
+    if _inline and (info := _inline.get(get_ident())) is not None:
+        return info
     here = side()
     return here.current_unit() if here is not None else None
+
+
+class inline_unit:
+    """Have `current_unit` say what a queue without workers runs in this thread."""
+
+    __slots__ = ("_before", "_info")
+
+    def __init__(self, info: UnitInfo) -> None:
+        self._info = info
+        self._before: UnitInfo | None = None
+
+    def __enter__(self) -> None:
+        self._before = _inline.get(get_ident())
+        _inline[get_ident()] = self._info
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self._before is None:
+            del _inline[get_ident()]
+        else:
+            _inline[get_ident()] = self._before
 
 
 def flush() -> None:

@@ -38,6 +38,7 @@ _OPTIONS = ("timeout", "retries", "priority", "name")
 class NestedController:
     """What a ``WorkMgr`` in a unit holds for a controller. One for each worker process."""
 
+    inline = False
     _of_process: tuple[int, NestedController] | None = None
 
     def __init__(self, side: Side) -> None:

@@ -255,6 +255,7 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio
 
+        self._run_if_inline()
         return asyncio.wrap_future(self).__await__()
 
     def set_running_or_notify_cancel(self) -> bool:
@@ -273,6 +274,7 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
 
     @property
     def _condition(self) -> threading.Condition:
+        self._run_if_inline()
         return self.need_extra().condition
 
     @_condition.setter
@@ -320,6 +322,12 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
                 if self.extra is None:
                     self.extra = Extra()
         return self.extra
+
+    def _run_if_inline(self) -> None:
+        """Whoever waits for a unit of a queue without workers runs it, `concurrent.futures.wait` and `await` included."""
+        controller = self.call.queue.controller
+        if controller.inline and self.value is PENDING:
+            controller.wait_unit(self, None)
 
     def _read(self, raw: Raw) -> Any:
         """Unpickle the result, once; what goes wrong becomes how the unit ended."""

@@ -65,7 +65,7 @@ class Intake:
             queue.pending.append(unit)
         if queue.room:
             self._dispatch()
-        elif len(queue.pending) > queue.told:
+        elif (queue.depth() if priority else len(queue.pending)) > queue.told:
             self._tell()
         else:
             self._ticks += 1

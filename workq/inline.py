@@ -1,0 +1,349 @@
+"""num_workers=0: no worker at all. Units run in the caller, inside result(), sync(), wait_one(), as_completed() and map.
+
+``WorkMgr`` uses this where it uses the ``Controller`` otherwise; both offer the same few methods. Arguments, results and exceptions are
+pickled as on the way to a worker and back, so that what works here works there. What only a process of its own gives is missing: a unit
+that runs cannot be interrupted (neither by ``cancel()`` nor by its time-out), one that ends the process ends the caller, and of its output
+only what its thread writes to ``sys.stdout`` and ``sys.stderr`` is caught.
+
+One unit runs at a time, whichever threads wait. A unit may queue units on its own queue and wait for them: they run inside it.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from workq import context
+from workq.config import DEFAULTS
+from workq.controller.delivery import write_output
+from workq.controller.records import NEVER, Queue
+from workq.core.states import UnitState
+from workq.errors import WaitError
+from workq.statistics import Metrics, QueueStatistics, WorkerTable, queue_statistics
+from workq.transport import codec
+from workq.unit import PENDING, Ended, Raw, Unit, cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from workq.category import Category
+
+logger = logging.getLogger("workq")
+
+WHERE = "the caller"  # what stands where a worker's name would
+
+
+class InlineController:
+    """What a ``WorkMgr`` without workers holds for a controller. One for each queue.
+
+    ``_turn`` guards who runs; the queue's rows are its own. No user code runs under it.
+    """
+
+    inline = True
+
+    def __init__(self, outer: Any) -> None:
+        self.outer = outer  # the controller that the queue would have drawn its workers from
+        self.call_numbers = count(1)
+        self.delivery = self
+        self.dispatcher = self.lead = self.loop = self
+        self.lock = threading.RLock()
+        self._turn = threading.Condition()
+        self._runner: int | None = None  # the thread that runs a unit
+        self._running: list[Unit[Any]] = []  # the innermost one last
+        self._queue: Queue | None = None
+
+    def adopt(self, queue: Queue) -> None:
+        """Take a queue that was just made: it needs no opening."""
+        self._queue = queue
+        queue.opened = True
+        queue.told = NEVER
+        if hasattr(self.outer, "queues"):
+            self.outer.queues[queue.number] = queue
+
+    # ------------------------------------------------------------ what WorkMgr, Intake and Unit ask of a controller
+
+    @property
+    def closed(self) -> bool:
+        """Whether the controller that stands behind it was closed."""
+        return bool(self.outer.closed)
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that made it."""
+        return bool(self.outer.forked)
+
+    def check_usable(self) -> None:
+        """Raise where the controller that stands behind it cannot be used."""
+        self.outer.check_usable()
+
+    def category(self, name: str) -> Category:
+        """Return a category's limits."""
+        return self.outer.category(name)  # type: ignore[no-any-return]
+
+    def running(self) -> InlineController:
+        """Return the acting part: ourselves."""
+        return self
+
+    def try_pump(self) -> None:
+        """Nothing is ever there to read."""
+
+    def look_at(self, queue: Queue) -> None:
+        """Nobody has to be told: who waits looks."""
+
+    def close_queue(self, queue: Queue) -> None:
+        """Drop what waits. What another thread runs ends by itself; ``WorkMgr.close`` waits for it."""
+        queue.closed = queue.gone = True
+        for unit in queue.open_list():
+            self._cancel(unit, "its queue was deleted")
+        queue.pending.clear()
+        queue.ranked.clear()
+        self._wake()
+
+    def cancel(self, unit: Unit[Any]) -> bool:
+        """Drop a unit that has not begun; one that runs goes on."""
+        return self._cancel(unit, "before it had begun")
+
+    def _cancel(self, unit: Unit[Any], why: str) -> bool:
+        with self._turn:
+            if unit.value is not PENDING or unit in self._running:
+                return unit.cancelled()
+            unit.value = cancelled(unit, why)
+        queue = unit.call.queue
+        backlog = queue.backlog(unit.call.options.priority)
+        if unit in backlog:
+            backlog.remove(unit)
+        queue.cancelled += 1
+        self._tell_end(unit)
+        return True
+
+    def state_of(self, unit: Unit[Any]) -> UnitState:
+        """Return the state of a unit that has not ended."""
+        return UnitState.RUNNING if unit in self._running else UnitState.QUEUED
+
+    def statistics(self, queue: Queue) -> QueueStatistics:
+        """Return a queue's counters."""
+        return queue_statistics(self, queue)  # type: ignore[arg-type]
+
+    def workers(self) -> WorkerTable:
+        """Return the workers of the controller behind: none of them is this queue's."""
+        return self.outer.workers()  # type: ignore[no-any-return]
+
+    def metrics(self) -> Metrics:
+        """Return the counters of the controller behind."""
+        return self.outer.metrics()  # type: ignore[no-any-return]
+
+    def drain(self, timeout_s: float) -> bool:
+        """Nothing is ever left to deliver."""
+        return True
+
+    def emit(self, queue: Queue) -> None:
+        """Write what units that have ended have printed."""
+        while queue.outputs:
+            unit = queue.outputs.popleft()
+            if queue.output_to != "discard":
+                write_output(unit)
+
+    # ------------------------------------------------------------ waiting is running
+
+    def wait_unit(self, unit: Unit[Any], timeout: float | None) -> None:
+        """Run units until this one has ended."""
+        self.wait(lambda: unit.value is not PENDING, timeout, f"unit {unit.label} has not ended")
+
+    def wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
+        """Run units, in their order, until `ready()`. The time is looked at between two units: none is cut short.
+
+        Raises:
+            TimeoutError: It was not ready in time.
+            WaitError: A unit waits for itself, or for the unit that waits for it.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not ready():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
+            unit = self._next(ready, left)
+            if unit is not None:
+                self._run(unit)
+
+    def _next(self, ready: Callable[[], bool], left: float | None) -> Unit[Any] | None:
+        """Return the unit that this thread is to run; None where it had to wait for another thread's."""
+        me = threading.get_ident()
+        with self._turn:
+            if ready():
+                return None
+            if self._runner not in (None, me):
+                self._turn.wait(left)
+                return None
+            unit = self._first()
+            if unit is None and self._runner == me:
+                raise WaitError(f"unit {self._running[-1].label} waits for itself, or for a unit that waits for it: this can never end")
+            if unit is None:
+                self._turn.wait(left)  # nothing to run, and not ready: another thread is just queueing, or telling an end
+                return None
+            unit.call.queue.retrying += 1  # counts as open
+            self._runner = me
+            self._running.append(unit)
+            return unit
+
+    def _first(self) -> Unit[Any] | None:
+        queue = self._queue
+        if queue is None:
+            return None
+        while backlog := queue.front():
+            try:
+                unit = backlog.popleft()
+            except IndexError:
+                continue
+            if unit.value is PENDING:
+                return unit
+        return None
+
+    # ------------------------------------------------------------ running
+
+    def _run(self, unit: Unit[Any]) -> None:
+        queue = unit.call.queue
+        unit.started_ns = time.monotonic_ns()
+        value: Any = PENDING
+        try:
+            value = self._outcome(unit)
+        finally:  # also where a KeyboardInterrupt passes, which is the caller's
+            unit.ended_ns = time.monotonic_ns()
+            again = self._may_come_again(unit, value)
+            if not again:
+                self._settle(unit, value)
+            with self._turn:
+                self._running.remove(unit)
+                self._runner = self._runner if self._running else None
+                if again:
+                    queue.backlog(unit.call.options.priority).appendleft(unit)
+                queue.retrying -= 1
+                self._turn.notify_all()
+            if not again:
+                self._tell_end(unit)
+
+    def _outcome(self, unit: Unit[Any]) -> Any:
+        """Call the function, and return the unit's value: pickled, as from a worker."""
+        call = unit.call
+        info = context.UnitInfo(unit.id, unit.name, call.queue.name, unit.attempts, WHERE)
+        with context.inline_unit(info), _caught_output(unit):
+            try:
+                function, arguments = codec.load(call.pickled), codec.load(unit.data)
+                value = function(*arguments[0], **arguments[1]) if call.keywords else function(*arguments)
+                return Raw(codec.dump_result(value, unit.label))
+            except KeyboardInterrupt as error:
+                self._settle(unit, Ended(UnitState.FAILED, payload=codec.dump_error(error, unit.label)))
+                raise
+            except BaseException as error:
+                return Ended(UnitState.FAILED, payload=codec.dump_error(error, unit.label))
+
+    def _may_come_again(self, unit: Unit[Any], value: Any) -> bool:
+        """Note the failed attempt and return True where `retries` allow another."""
+        if type(value) is not Ended or unit.attempts > unit.call.options.retries or unit.call.queue.closed:
+            return False
+        extra = unit.need_extra()
+        extra.history.append(f"attempt {extra.attempts} {value.state.value} in {WHERE}")
+        extra.attempts += 1
+        return True
+
+    def _settle(self, unit: Unit[Any], value: Any) -> None:
+        if unit.value is not PENDING:
+            return
+        queue = unit.call.queue
+        if type(value) is Raw:
+            queue.done += 1
+        else:
+            queue.failed += 1
+        unit.value = value
+        if unit.extra is not None and unit.extra.output:
+            queue.outputs.append(unit)
+
+    def _tell_end(self, unit: Unit[Any]) -> None:
+        """Wake who waits for a unit, and call its callbacks, here and now."""
+        unit.call.queue.ended.append(unit)
+        extra = unit.extra
+        if extra is not None:
+            with extra.condition:
+                extra.condition.notify_all()
+                for waiter in extra.waiters:
+                    (waiter.add_cancelled if unit.cancelled() else waiter.add_result)(unit)
+                callbacks, extra.callbacks = extra.callbacks, []
+            for callback in callbacks:
+                try:
+                    callback(unit)
+                except Exception:
+                    logger.exception("a callback raised: %r", callback)
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._turn:
+            self._turn.notify_all()
+
+
+# ---------------------------------------------------------------- output
+
+
+class _Kept(io.TextIOBase):
+    """Stands as a stream while a unit runs: keeps what the unit's thread writes, and passes on what others do."""
+
+    def __init__(self, stream: Any, keep: Callable[[str], None]) -> None:
+        self._stream = stream
+        self._keep = keep
+        self._thread = threading.get_ident()
+
+    def write(self, text: str, /) -> int:
+        """Keep it, or pass it on."""
+        if threading.get_ident() != self._thread:
+            return int(self._stream.write(text))
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self._keep(text)
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Stay open: it stands for a stream that is not the unit's to close."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Pieces:
+    """The output of one unit, bounded as in a worker."""
+
+    def __init__(self, unit: Unit[Any]) -> None:
+        self._unit = unit
+        self._room = DEFAULTS.output_bytes
+
+    def keep(self, number: int, text: str) -> None:
+        """Add a piece; what is too much is cut, with a line that says so."""
+        if self._room <= 0 or not text:
+            return
+        kept = text[: self._room]
+        self._room -= len(text)
+        if self._room <= 0:
+            kept += f"\n[workq: output cut at {DEFAULTS.output_bytes} bytes]\n"
+        self._unit.need_extra().output.append((number, kept))
+
+
+@contextmanager
+def _caught_output(unit: Unit[Any]) -> Iterator[None]:
+    pieces = _Pieces(unit)
+    before = sys.stdout, sys.stderr
+    mine = _Kept(before[0], lambda text: pieces.keep(1, text)), _Kept(before[1], lambda text: pieces.keep(2, text))
+    sys.stdout, sys.stderr = mine
+    try:
+        yield
+    finally:
+        if sys.stdout is mine[0]:
+            sys.stdout = before[0]
+        if sys.stderr is mine[1]:
+            sys.stderr = before[1]
