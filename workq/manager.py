@@ -16,10 +16,11 @@ from workq.controller.controller import Controller
 from workq.controller.intake import Intake
 from workq.controller.records import Options, Queue
 from workq.core.events import QueueId
-from workq.errors import ArgumentError, WorkErrors
+from workq.errors import ArgumentError, WorkErrors, WorkqError
 from workq.inline import InlineController
 from workq.errors import QueueClosed as QueueClosedError
 from workq.statistics import QueueStatistics, WorkerTable
+from workq.transport.mainmodule import preparing
 from workq.unit import ASKED, PENDING, Ended, Unit
 from workq.core.states import UnitState
 
@@ -360,6 +361,10 @@ def _controller_here() -> Any:
     side = context.side()
     if side is None:
         return Controller.default()
+    if preparing():
+        raise WorkqError(
+            'the main script makes a WorkMgr when it is imported, and a worker has to import it: put that under `if __name__ == "__main__":`'
+        )
     from workq.nested import NestedController
 
     return NestedController.here(side)

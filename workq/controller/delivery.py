@@ -43,10 +43,10 @@ class Delivery:
         if self._thread is None:
             self._start()
 
-    def record(self, worker: Worker, unit: str | None, data: bytes) -> None:
+    def record(self, worker: Worker, data: bytes) -> None:
         """Have a worker's log record handled by this process's loggers."""
         if len(self._jobs) < MOST_PENDING_RECORDS:
-            self.call(_handle_record, worker, unit, data)
+            self.call(_handle_record, worker, data)
         else:
             self._dropped += 1
 
@@ -122,9 +122,9 @@ def write_output(unit: Unit[Any]) -> None:
             continue
 
 
-def _handle_record(worker: Worker, unit: str | None, data: bytes) -> None:
+def _handle_record(worker: Worker, data: bytes) -> None:
     record = load_record(data)
-    record.workq_unit, record.workq_worker, record.workq_pid = unit, worker.name, worker.pid
+    record.workq_worker = worker.name  # that of a process that a unit has forked as well
     target = logging.getLogger(record.name)
     if target.isEnabledFor(record.levelno):
         target.handle(record)

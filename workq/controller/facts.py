@@ -122,8 +122,7 @@ def take_frame(loop: Loop, worker: Worker, kind: int, payload: Any) -> None:
         worker.ready_at = time.monotonic()
         loop.ring()
     elif kind == UP_LOG:
-        who, record = marshal_loads(payload)
-        loop.controller.delivery.record(worker, f"{who[0]}:{who[1]}" if who else None, record)
+        loop.controller.delivery.record(worker, bytes(payload))
     elif kind == UP_OUTPUT:
         (_, unit_id), chunks = marshal_loads(payload)
         for batch in worker.batches:

@@ -166,8 +166,7 @@ class Worker:
 
     def send_record(self, record: bytes) -> None:
         """Hand a log record to the parent's loggers."""
-        info = self.current_unit()
-        self.say(UP_LOG, marshal_dumps((info and (info.queue, info.id), record)))
+        self.say(UP_LOG, record)
 
     # ------------------------------------------------------------ what units may ask (context.Side)
 
@@ -215,6 +214,7 @@ class Worker:
         """End a unit the long way: what it wrote and what it left behind goes with its result."""
         if self.forked:
             self._end_child()
+        logs.keep()
         chunks = self.output.take(look or self.output.waiting())
         notes = self.leftovers.mend() if took_ns > LEFTOVERS_NS else None
         if not chunks and not notes:
@@ -262,6 +262,7 @@ def serve(worker: Worker) -> None:
     loads, dumps, clock = _pickle.loads, _pickle.dumps, time.monotonic_ns
     guard = fence if FENCE_EACH_UNIT or not register_for_barriers() else None
     looked_at: dict[int, int] = {}
+    stdout = sys.stdout
     count = position = 0
     while True:
         with inbox_lock:
@@ -296,9 +297,13 @@ def serve(worker: Worker) -> None:
                         raise ExternalInterrupt(count)
                     if function is None:
                         which, data = data
-                        value = functions[which](*loads(data))
+                        value = functions[which](*load(data, loads))
                     else:
-                        value = function(*loads(data))
+                        try:
+                            arguments = loads(data)
+                        except Exception:
+                            arguments = load(data, loads)
+                        value = function(*arguments)
                     what = type(value)
                     if value is None:
                         header, payload = KIND_NONE, None
@@ -316,7 +321,7 @@ def serve(worker: Worker) -> None:
                     header, payload = fail(count, error)
             except ExternalInterrupt as error:  # it struck while the unit's own exception was being caught; it cannot strike again
                 header, payload = fail(count, error)
-            value = None  # not kept alive through the next unit
+            value = arguments = None  # not kept alive through the next unit
             now = clock()
             if now - before > LOOK_NS or pending or look < FIRST_UNITS_LOOKED_AT:
                 look += 1
@@ -341,19 +346,31 @@ def serve(worker: Worker) -> None:
                     position = put(count, header, payload, position)
             ends[count & MASK] = before = now
         looked_at[number] = look
+        if sys.__dict__.get("stdout") is not stdout:
+            worker.output.restore_streams()  # a short unit has left its own: what the next ones print must not go there
         words[FINISHED] = count
         fence()  # once a batch: finished first, then look whether somebody waits
         if words[WAIT]:
             worker.ring()
 
 
+def load(data: bytes, loads: Callable[[bytes], Any]) -> Any:
+    """Unpickle arguments; those that name what the application's script defines may need that script to be run here first."""
+    try:
+        return loads(data)
+    except ExternalInterrupt:
+        raise
+    except Exception:
+        return codec.load(data)
+
+
 def _dump(value: object, dumps: Callable[[object, int], bytes]) -> bytes:
     """Pickle a result; where pickle cannot, cloudpickle may."""
     try:
         return dumps(value, 5)
-    except ExternalInterrupt:
+    except (ExternalInterrupt, KeyboardInterrupt):
         raise
-    except Exception:
+    except BaseException:
         return codec.dump_result(value)
 
 
