@@ -280,7 +280,8 @@ def dump_result(value: Any, unit_label: str = "") -> bytes:
         from workq.errors import ResultError
 
         whose = f" of unit {unit_label}" if unit_label else ""
-        raise ResultError(f"the result{whose}, of type {type_name(value)}, cannot be pickled: {reason(error)}") from error
+        text = f"the result{whose}, of type {type_name(value)}, cannot be pickled: {reason(error)}"
+        raise ResultError(f"{text}; return what it can be made from") from error
 
 
 def load(data: Any) -> Any:
@@ -288,10 +289,15 @@ def load(data: Any) -> Any:
     try:
         return _pickle.loads(data)
     except (AttributeError, ImportError):
-        if not mainmodule.can_prepare() or not names_main(data):
-            raise
-    mainmodule.prepare()
+        prepare_for(data)
     return _pickle.loads(data)
+
+
+def prepare_for(data: Any) -> None:
+    """Run the application's script, if a name of it may be what was missing; else raise the error on that is being handled."""
+    if not mainmodule.can_prepare() or not names_main(data):
+        raise
+    mainmodule.prepare()
 
 
 def names_main(data: Any) -> bool:
@@ -303,11 +309,11 @@ def names_main(data: Any) -> bool:
 # -- errors: their rules are in failures.py --------------------------------------------------------------------------
 
 
-def dump_error(error: BaseException, unit_label: str = "") -> bytes:
+def dump_error(error: BaseException, unit_label: str = "", note: str = "") -> bytes:
     """Pickle what a unit has raised; see `failures.dump_error`."""
     from workq.transport import failures
 
-    return failures.dump_error(error, unit_label)
+    return failures.dump_error(error, unit_label, note)
 
 
 def load_error(data: Any) -> BaseException:

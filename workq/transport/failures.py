@@ -36,14 +36,20 @@ BY_CAUSE, BY_CONTEXT = 1, 2
 # -- in the worker ---------------------------------------------------------------------------------------------------
 
 
-def dump_error(error: BaseException, unit_label: str = "") -> bytes:
-    """Return what `load_error` makes the exception of. Raises nothing but an interrupt that strikes while a hook runs."""
+def dump_error(error: BaseException, unit_label: str = "", note: str = "") -> bytes:
+    """Return what `load_error` makes the exception of. Raises nothing but an interrupt that strikes while a hook runs.
+
+    Args:
+        error: What the unit raised.
+        unit_label: Which unit, and where; stands above the traceback.
+        note: A note of ours for the exception.
+    """
     try:
         text = traceback_text(error)
         if unit_label:
             text = f"(unit {unit_label})\n{text}"
         pickled = proven_pickle(error) if isinstance(error, Exception) else None
-        return marshal.dumps((codec.type_name(error), bounded_repr(error), text, pickled, notes_of(error), chain_of(error)))
+        return marshal.dumps((codec.type_name(error), bounded_repr(error), text, pickled, [*notes_of(error), *([note] if note else ())], chain_of(error)))
     except ExternalInterrupt:
         raise
     except BaseException as problem:  # a class whose very name raises, no memory left

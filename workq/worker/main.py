@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 LOOK_NS = 2_500  # a unit that took longer is looked at for descriptor-level output; shorter ones have no time to write any
 LEFTOVERS_NS = 1_000_000  # a unit that took longer is looked at for what it left behind
 FIRST_UNITS_LOOKED_AT = 64  # of each function, whatever their time
+NOT_LOADED = "The unit's arguments could not be unpickled in the worker; its function was not called."
 SCALARS = frozenset({float, str, bytes})
 
 
@@ -203,6 +204,21 @@ class Worker:
 
     # ------------------------------------------------------------ units
 
+    def dump(self, value: object, number: int) -> bytes:
+        """Pickle a result; where pickle cannot, cloudpickle may."""
+        try:
+            return _pickle.dumps(value, 5)
+        except (ExternalInterrupt, KeyboardInterrupt):
+            raise
+        except BaseException:
+            return codec.dump_result(value, self.where(number))
+
+    def where(self, number: int) -> str:
+        """Return a unit's label and this worker, as messages name them."""
+        index = number - self.first - 1
+        name, queue = self.labels.get(self.function_number or self.batch[index][0], ("unit", ""))
+        return f"{queue}:{self.ids[index]} {name}, in {self.name} (pid {self.pid})"
+
     def learn(self, news: dict[str, Any]) -> None:
         """Take in the functions and the labels that the parent has not sent before."""
         for number, pickled, keywords, name, queue in news.get("functions", ()):
@@ -245,12 +261,10 @@ class Worker:
         self.upward.frame(UP_RESULT, kind.to_bytes(1, "big"), payload)
         return position
 
-    def fail(self, number: int, error: BaseException) -> tuple[int, bytes]:
-        """Return the kind and the payload of a unit that raised."""
-        index = number - self.first - 1
-        label = self.labels.get(self.function_number or self.batch[index][0], ("unit", ""))
+    def fail(self, number: int, error: BaseException, loaded: bool) -> tuple[int, bytes]:
+        """Return the kind and the payload of a unit that raised, or whose arguments could not be ``loaded``."""
         kind = KIND_INTERRUPTED if type(error) is ExternalInterrupt and error.args == (number,) else KIND_ERROR
-        return kind, codec.dump_error(error, f"{label[1]}:{self.ids[index]} {label[0]}")
+        return kind, codec.dump_error(error, self.where(number), "" if loaded else NOT_LOADED)
 
 
 def serve(worker: Worker) -> None:
@@ -258,12 +272,13 @@ def serve(worker: Worker) -> None:
     words, headers, ends, ring = worker.words, worker.board.headers, worker.board.ends, worker.board.ring
     functions, pending, armed = worker.functions, worker.output.pending, worker.interrupts.armed
     inbox_lock = worker.inbox.lock
-    inbox_next, learn, fail, end, put = worker.inbox.next, worker.learn, worker.fail, worker.end, worker.put
-    loads, dumps, clock = _pickle.loads, _pickle.dumps, time.monotonic_ns
+    inbox_next, learn, fail, end, put, dump = worker.inbox.next, worker.learn, worker.fail, worker.end, worker.put, worker.dump
+    loads, prepare_for, clock = _pickle.loads, codec.prepare_for, time.monotonic_ns
     guard = fence if FENCE_EACH_UNIT or not register_for_barriers() else None
     looked_at: dict[int, int] = {}
     stdout = sys.stdout
     count = position = 0
+    arguments = None
     while True:
         with inbox_lock:
             frame = inbox_next()
@@ -297,13 +312,15 @@ def serve(worker: Worker) -> None:
                         raise ExternalInterrupt(count)
                     if function is None:
                         which, data = data
-                        value = functions[which](*load(data, loads))
+                        call = functions[which]
                     else:
-                        try:
-                            arguments = loads(data)
-                        except Exception:
-                            arguments = load(data, loads)
-                        value = function(*arguments)
+                        call = function
+                    try:
+                        arguments = loads(data)
+                    except (AttributeError, ImportError):
+                        prepare_for(data)
+                        arguments = loads(data)
+                    value = call(*arguments)
                     what = type(value)
                     if value is None:
                         header, payload = KIND_NONE, None
@@ -314,13 +331,13 @@ def serve(worker: Worker) -> None:
                     elif what in SCALARS:
                         header, payload = KIND_MARSHAL, marshal_dumps(value)
                     else:
-                        header, payload = KIND_PICKLE, _dump(value, dumps)
+                        header, payload = KIND_PICKLE, dump(value, count)
                     armed[0] = 0
                 except BaseException as error:
                     armed[0] = 0
-                    header, payload = fail(count, error)
+                    header, payload = fail(count, error, arguments is not None)
             except ExternalInterrupt as error:  # it struck while the unit's own exception was being caught; it cannot strike again
-                header, payload = fail(count, error)
+                header, payload = fail(count, error, True)
             value = arguments = None  # not kept alive through the next unit
             now = clock()
             if now - before > LOOK_NS or pending or look < FIRST_UNITS_LOOKED_AT:
@@ -354,26 +371,6 @@ def serve(worker: Worker) -> None:
             worker.ring()
 
 
-def load(data: bytes, loads: Callable[[bytes], Any]) -> Any:
-    """Unpickle arguments; those that name what the application's script defines may need that script to be run here first."""
-    try:
-        return loads(data)
-    except ExternalInterrupt:
-        raise
-    except Exception:
-        return codec.load(data)
-
-
-def _dump(value: object, dumps: Callable[[object, int], bytes]) -> bytes:
-    """Pickle a result; where pickle cannot, cloudpickle may."""
-    try:
-        return dumps(value, 5)
-    except (ExternalInterrupt, KeyboardInterrupt):
-        raise
-    except BaseException:
-        return codec.dump_result(value)
-
-
 def _callable(pickled: bytes, keywords: bool) -> Callable[..., Any]:
     """Return the function behind a number. One that cannot be loaded here fails each unit of it, and nothing else."""
     try:
@@ -387,9 +384,10 @@ def _callable(pickled: bytes, keywords: bool) -> Callable[..., Any]:
 
 def _raiser(error: BaseException) -> Callable[..., Any]:
     def cannot_be_loaded(*arguments: object, **named: object) -> None:
-        raise error
+        raise error.with_traceback(trace)  # else it would grow with each unit that raises it
 
-    error.add_note("The unit's function could not be loaded in the worker.")
+    trace = error.__traceback__
+    codec.guarded(lambda: error.add_note("The unit's function could not be loaded in the worker; it was not called."))  # type: ignore[arg-type,return-value]
     return cannot_be_loaded
 
 
