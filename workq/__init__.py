@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from workq.context import flush as flush
     from workq.context import is_worker_job as is_worker_job
     from workq.controller import Controller as Controller
+    from workq.controller import metrics as metrics
+    from workq.controller import workers as workers
     from workq.errors import ArgumentError as ArgumentError
     from workq.errors import CategoryError as CategoryError
     from workq.errors import ForkedError as ForkedError
@@ -42,7 +44,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "workq.category": ("Category",),
     "workq.context": ("UnitInfo", "blocking", "current_unit", "flush", "is_worker_job"),
-    "workq.controller": ("Controller",),
+    "workq.controller": ("Controller", "metrics", "workers"),
     "workq.errors": (
         "ArgumentError",
         "CategoryError",

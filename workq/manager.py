@@ -19,7 +19,7 @@ from workq.core.events import QueueId
 from workq.errors import ArgumentError, WorkErrors, WorkqError
 from workq.inline import InlineController
 from workq.errors import QueueClosed as QueueClosedError
-from workq.statistics import QueueStatistics, WorkerTable
+from workq.statistics import Metrics, QueueStatistics, WorkerTable
 from workq.transport.mainmodule import preparing
 from workq.unit import ASKED, PENDING, Ended, Unit
 from workq.core.states import UnitState
@@ -56,7 +56,8 @@ class WorkMgr:
 
     Args:
         num_workers: The most workers that serve this queue at once. None: the category's ``default_workers``; more than its
-            ``max_workers`` is clamped; 0: no worker at all, units run in the caller, inside ``sync()``, ``wait_one()`` and ``result()``.
+            ``max_workers`` is clamped; 0: no worker at all, units run in the caller, inside ``result()``, ``sync()``, ``wait_one()``,
+            ``as_completed()`` and ``map()``. There a unit that runs cannot be stopped, neither by ``cancel()`` nor by its ``timeout``.
         category: The name of the pool that it draws from. Default: ``"Default"``; inside a unit the category of its worker.
         name: Shown in tables, messages and log records. Default: the category's name and a number.
         delete_timeout: Seconds between the interrupt of a unit that has to stop and the kill of its worker.
@@ -309,6 +310,10 @@ class WorkMgr:
     def workers(self) -> WorkerTable:
         """Return the worker processes of this queue's controller: prints as a table, and is a sequence of rows."""
         return self.controller.workers()
+
+    def metrics(self) -> Metrics:
+        """Return the counters of this queue's controller: prints as a table, and has named fields."""
+        return self.controller.metrics()
 
     @staticmethod
     def is_worker_job() -> bool:

@@ -2,6 +2,6 @@
 
 May import ``engines``, ``core``, ``process``, ``transport`` and what lies below; never ``manager``."""
 
-from workq.controller.controller import Controller
+from workq.controller.controller import Controller, metrics, workers
 
-__all__ = ["Controller"]
+__all__ = ["Controller", "metrics", "workers"]

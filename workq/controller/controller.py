@@ -222,6 +222,9 @@ class Controller:
 
     def wait_unit(self, unit: Unit[Any], timeout: float | None) -> None:
         """Wait until a unit has ended. Raises TimeoutError."""
+        loop = self.loop
+        if timeout is None and loop is not None and not self.forked and loop.lead.wait_lone(unit.done):
+            return
         self.wait(lambda: unit.value is not PENDING, timeout, f"unit {unit.label} has not ended")
 
     def wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
@@ -268,6 +271,24 @@ class Controller:
     def __repr__(self) -> str:
         state = "forked" if self.forked else "closed" if self.closed else "open"
         return f"<Controller {self.name} {state}, {0 if self.loop is None else len(self.loop.dispatcher.workers)} workers>"
+
+
+def workers() -> WorkerTable:
+    """Return the worker processes of the default controller: prints as a table, and is a sequence of rows.
+
+    >>> workers()
+    no workers
+    """
+    return Controller.default().workers()
+
+
+def metrics() -> Metrics:
+    """Return the counters of the default controller: prints as a table, and has named fields.
+
+    >>> metrics().units_lost
+    0
+    """
+    return Controller.default().metrics()
 
 
 def limits_of(category: Category) -> Limits:
