@@ -167,7 +167,7 @@ class Halts:
             loop.settle(unit, cancelled(unit, "its worker was killed, as it did not end within delete_timeout"))
             return
         if stopping_as is UnitState.TIMED_OUT:
-            end = timed_out(unit, unit.call.options.timeout or 0.0)
+            end = timed_out(unit, unit.call.options.timeout or 0.0, worker)
         else:
             end = Ended(UnitState.LOST, WorkerHalted(halt))
         if stopping.again(loop, unit, f"{end.state.value} ({halt.reason()})"):

@@ -145,6 +145,8 @@ class Loop:
                 self._with_the_lead(engine_events, commands, begun)
             finally:
                 again = self.lead.give_up()
+        else:
+            self.lead.kick_lone()
         self._push()
         self.judge.look(begun)
         self._decide(begun)
@@ -273,8 +275,8 @@ class Loop:
         for worker in self.dispatcher.workers:
             if worker.outgoing.waiting:
                 with self.dispatcher.lock:
-                    worker.outgoing.push()
-                if not worker.outgoing.waiting and worker.queue is not None:
+                    empty = worker.outgoing.push()
+                if empty and worker.queue is not None:
                     worker.queue.room = True
 
     # ------------------------------------------------------------ ends of units

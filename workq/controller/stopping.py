@@ -165,7 +165,7 @@ def failed_end(loop: Loop, worker: Worker, unit: Unit[Any], kind: int, payload: 
         queue.cancelled += 1
         return cancelled(unit, "it was interrupted while it ran")
     if kind == KIND_INTERRUPTED and stopping is UnitState.TIMED_OUT:
-        end = timed_out(unit, unit.call.options.timeout or 0.0)
+        end = timed_out(unit, unit.call.options.timeout or 0.0, worker)
     else:
         end = Ended(UnitState.FAILED, payload=payload)
     if again(loop, unit, end.state.value):

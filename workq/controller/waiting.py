@@ -23,12 +23,14 @@ import os
 import select
 import threading
 import time
+from _socket import MSG_DONTWAIT
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from workq.errors import WaitError
-from workq.transport.board import CONTROLLER, FINISHED, FRAMES, LARGE, LEADER, NOBODY, STARTED, WAIT, fence
+from workq.transport.board import CONTROLLER, FINISHED, FRAMES, LARGE, LEADER, LONE, NOBODY, STARTED, WAIT, fence
+from workq.transport.channel import BELL
 
 if TYPE_CHECKING:
     from workq.controller.dispatch import Dispatcher
@@ -88,6 +90,7 @@ class Lead:
         self.controller_bell = controller_bell
         self.closed = False  # under the lead
         self.streaming = False  # a thread that queues also reads, so that workers ring nobody; under the dispatch lock
+        self._lone: Worker | None = None  # whose socket a lone waiter blocks in
         self._polled = False
         self._followers: deque[Follower] = deque()
         self._claimed = False
@@ -107,6 +110,66 @@ class Lead:
                 self.hand_on()  # we may have been the one that was to lead next
                 return ready()
         return ready()
+
+    def wait_lone(self, ready: Callable[[], bool]) -> bool:
+        """Wait for a lone unit: one worker is busy and nobody else waits. Return False where that is not so, or no longer.
+
+        Blocks in that worker's own socket: of all descriptors it is the one whose reader the kernel wakes fastest. ``want`` stays as it
+        is, so whatever others dispatch meanwhile rings the controller, and that kicks us (`kick_lone`).
+        """
+        lock = self.lock
+        if lock._is_owned() or self._claimed:  # type: ignore[attr-defined]
+            return False
+        try:
+            if not lock.acquire(False):
+                return False
+            worker = self._only_busy()
+            if worker is not None and not self.closed:
+                self._lone = worker
+                worker.words[WAIT] = LONE
+                fence()
+                if not unread(worker) and not self._claimed and self._only_busy() is worker:
+                    worker.incoming.wait_one_byte()
+                self._lone = None
+                self._dispatcher.read(worker)
+            return ready()
+        finally:
+            try:
+                self._leave_lone()
+            finally:
+                self._release()
+
+    def _only_busy(self) -> Worker | None:
+        """Return the worker that has units, if it is the only one, has but one and nobody follows."""
+        if self._followers or self.streaming:
+            return None
+        busy = None
+        for worker in self._dispatcher.workers:
+            if worker.batches:
+                if busy is not None:
+                    return None
+                busy = worker
+        if busy is None or len(busy.batches) != 1 or len(busy.batches[0].units) != 1 or expects(busy):
+            return None
+        return busy
+
+    def _leave_lone(self) -> None:
+        """Give the lead back; nothing has to be handed over where nothing is under way."""
+        self._lone = None
+        for worker in self._dispatcher.workers:
+            if worker.batches or expects(worker):
+                self.leave()
+                return
+        self._release()
+        if self._followers:
+            self.hand_on()
+
+    def kick_lone(self) -> None:
+        """Wake a lone waiter: others have work under way by now."""
+        worker = self._lone
+        if worker is not None:
+            with contextlib.suppress(OSError):  # full, or closed: it is awake, or about to be
+                worker.lane.peer.send(BELL, MSG_DONTWAIT)
 
     def try_pump(self) -> None:
         """Read what there is, if nobody else does. For a thread that queues while all workers are busy."""
@@ -300,6 +363,7 @@ class Lead:
     def kick(self) -> None:
         """Wake the leader, if there is one, to look again."""
         self._leader_bell.ring()
+        self.kick_lone()
 
     # ------------------------------------------------------------ the controller
 

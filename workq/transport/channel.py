@@ -199,7 +199,6 @@ class Outgoing:
     def __init__(self, socket: socket) -> None:
         self._socket = socket
         self._left: deque[tuple[memoryview, deque[int]]] = deque()  # a frame, and how much of it was sent, call by call
-        self.closed = False
 
     @property
     def waiting(self) -> bool:
@@ -211,8 +210,8 @@ class Outgoing:
         self._left.append((memoryview(frame), deque()))
         self.push()
 
-    def push(self) -> None:
-        """Write on. Where the worker is gone the rest is dropped: its death is on its way, by another road."""
+    def push(self) -> bool:
+        """Write on; return True when nothing is left. Where the worker is gone the rest is dropped: its death is on its way, by another road."""
         while self._left:
             frame, sent = self._left[0]
             rest = frame[sum(sent) :]
@@ -220,14 +219,14 @@ class Outgoing:
                 try:
                     sent.extend(map(self._socket.send, (rest,), (MSG_DONTWAIT,)))
                 except BlockingIOError:
-                    return
+                    return False
                 except OSError:
-                    self.closed = True
                     self._left.clear()
-                    return
+                    return True
                 if sent[-1] < len(rest):
                     continue
             self._left.popleft()
+        return True
 
 
 class Upward:

@@ -11,6 +11,7 @@ travel as objects too where they can be pickled, and hang on the `RemoteTracebac
 from __future__ import annotations
 
 import _pickle
+import io
 import marshal
 import os
 
@@ -78,18 +79,25 @@ def plain_pickle(error: BaseException) -> bytes:
 
 
 def parts_pickle(error: BaseException) -> bytes:
-    """Pickle type, arguments and attributes, to be put together without the constructor, which wants something else."""
-    return codec.dump_by_value(Parts(error))
+    """Pickle type, arguments and attributes, to be put together without the constructor, which wants something else.
+
+    So are the exceptions within it: members of a group may have odd constructors too.
+    """
+    with io.BytesIO() as file:
+        parts_pickler()(file, protocol=codec.PROTOCOL).dump(error)
+        return file.getvalue()
 
 
-class Parts:
-    """Stands for an exception with an odd constructor within a pickle; loads as the exception."""
+def parts_pickler() -> Any:
+    """Return a pickler that takes each exception apart."""
 
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+    class PartsPickler(codec.value_pickler()):  # type: ignore[misc]
+        def reducer_override(self, thing: Any) -> Any:
+            if isinstance(thing, BaseException):
+                return put_together, (type(thing), thing.args, dict(thing.__dict__))
+            return super().reducer_override(thing)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return put_together, (type(self.error), self.error.args, dict(self.error.__dict__))
+    return PartsPickler
 
 
 def put_together(kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
