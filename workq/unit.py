@@ -16,7 +16,7 @@ from concurrent.futures._base import FINISHED, PENDING as _PENDING_STATE, RUNNIN
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from workq.errors import ResultError, UnitCancelled, UnitTimeout, WorkqError
+from workq.errors import PicklingError, ResultError, UnitCancelled, UnitTimeout, WorkqError
 from workq.core.states import UNIT_ENDS, UnitState
 from workq.transport import codec
 
@@ -62,9 +62,14 @@ class Ended:
         self.payload = payload
 
     def exception(self) -> BaseException:
-        """Return the exception, rebuilt from what the worker sent at the first time."""
+        """Return the exception, rebuilt from what the worker sent at the first time.
+
+        Threads that ask at once may both rebuild it; all get the one that was stored last. The payload is read first and forgotten
+        last, so that nobody finds neither.
+        """
+        payload = self.payload
         if self.error is None:
-            self.error = codec.load_error(bytes(self.payload))
+            self.error = codec.load_error(bytes(payload))
             self.payload = b""
         return self.error
 
@@ -175,6 +180,9 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
     def run_time_s(self) -> float | None:
         """How long it ran, seconds, or None while it has not ended."""
         return (self.ended_ns - self.started_ns) / 1e9 if self.ended_ns and self.started_ns else None
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise PicklingError(f"unit {self.label} is a handle that belongs to this process and cannot be pickled or copied; send its result")
 
     def __repr__(self) -> str:
         value = self.value
@@ -351,9 +359,10 @@ def cancelled(unit: Unit[Any], why: str) -> Ended:
     return Ended(UnitState.CANCELLED, UnitCancelled(f"unit {unit.label} was cancelled: {why}"))
 
 
-def timed_out(unit: Unit[Any], timeout_s: float) -> Ended:
+def timed_out(unit: Unit[Any], timeout_s: float, worker: Worker | None = None) -> Ended:
     """Return the end of a unit that ran for too long."""
-    message = f"unit {unit.label} ran for more than its timeout of {timeout_s:g} s and was stopped"
+    where = f" in {worker.name} (pid {worker.pid})" if worker is not None else ""
+    message = f"unit {unit.label} ran for more than its timeout of {timeout_s:g} s{where} and was stopped"
     return Ended(UnitState.TIMED_OUT, UnitTimeout(message))
 
 
