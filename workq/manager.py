@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
@@ -12,6 +11,7 @@ from typing import Any, TypeVar, overload
 from typing_extensions import ParamSpec, Self
 
 from workq import context
+from workq.arguments import check_callable, check_name, check_seconds, check_timeout, check_whole, iterators_of
 from workq.controller.controller import Controller
 from workq.controller.intake import Intake
 from workq.controller.records import Options, Queue
@@ -86,14 +86,16 @@ class WorkMgr:
         controller: Controller | None = None,
     ) -> None:
         _check_workers(num_workers)
-        _check_seconds("delete_timeout", delete_timeout)
+        check_seconds("delete_timeout", delete_timeout)
+        check_name("name", name)
         if output not in ("stream", "discard"):
             raise ArgumentError(f"output must be 'stream' or 'discard', not {output!r}")
         if controller is not None and not isinstance(controller, Controller):
             raise ArgumentError(f"controller must be a workq.Controller or None, not {controller!r}")
         self.controller: Any = controller or _controller_here()
         self.controller.check_usable()
-        category = category or getattr(self.controller, "own_category", "Default")
+        if category is None:
+            category = getattr(self.controller, "own_category", "Default")
         limits = self.controller.category(category)
         wanted = limits.default_workers if num_workers is None else num_workers
         self._inline = wanted == 0
@@ -149,14 +151,10 @@ class WorkMgr:
         'four'
         """
         if timeout is not None:
-            _check_seconds("timeout", timeout, above=True)
-        for argument, value in (("retries", retries), ("priority", priority)):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise ArgumentError(f"{argument} must be a whole number, not {value!r}")
-        if retries < 0:
-            raise ArgumentError(f"retries must be 0 or more, not {retries}")
-        if name is not None and not isinstance(name, str):
-            raise ArgumentError(f"name must be a str or None, not {name!r}")
+            check_seconds("timeout", timeout, above=True)
+        check_whole("retries", retries, least=0)
+        check_whole("priority", priority)
+        check_name("name", name)
         options = Options(timeout, retries, priority, name)
         view = self._views.get(options)
         if view is None:
@@ -196,15 +194,15 @@ class WorkMgr:
         hello
         1
         """
+        check_timeout(timeout)
         if self._row.opened:
             row = self._row
             self.controller.wait(lambda: not row.busy(), timeout, f"queue {row.name} has not ended its units")
             self.controller.delivery.drain(1.0)
             row.emit()
         failures = []
-        ended, self._row.ended = self._row.ended, type(self._row.ended)()
-        for unit in ended:
-            if type(unit.value) is Ended and unit.data is not ASKED and unit.value.state is not UnitState.CANCELLED:
+        while (unit := _next_ended(self._row)) is not None:
+            if type(unit.value) is Ended and unit.value.state is not UnitState.CANCELLED:
                 unit.data = ASKED
                 failures.append(unit)
         if failures:
@@ -223,6 +221,7 @@ class WorkMgr:
         >>> wq.wait_one() is unit, wq.wait_one()
         (True, None)
         """
+        check_timeout(timeout)
         row = self._row
         while True:
             unit = _next_ended(row)
@@ -242,8 +241,8 @@ class WorkMgr:
         >>> sorted(unit.result() for unit in wq.as_completed())
         [0, 1, 2]
         """
-        while (unit := self.wait_one(timeout)) is not None:
-            yield unit
+        check_timeout(timeout)
+        return iter(lambda: self.wait_one(timeout), None)  # type: ignore[arg-type]
 
     # ------------------------------------------------------------ ending
 
@@ -290,7 +289,7 @@ class WorkMgr:
 
     @delete_timeout.setter
     def delete_timeout(self, seconds: float) -> None:
-        _check_seconds("delete_timeout", seconds)
+        check_seconds("delete_timeout", seconds)
         self._row.delete_timeout_s = float(seconds)
 
     @property
@@ -347,13 +346,14 @@ def _shown(unit: Unit[Any]) -> Exception:
 def _results(
     row: Queue, intake: Intake, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], look_ahead: int | None, timeout: float | None
 ) -> Iterator[T]:
-    if not iterables:
-        raise ArgumentError("map needs at least one iterable")
-    if look_ahead is not None and (not isinstance(look_ahead, int) or look_ahead < 1):
-        raise ArgumentError(f"look_ahead must be a whole number of at least 1, not {look_ahead!r}")
+    check_callable("fn", fn)
+    check_timeout(timeout)
+    if look_ahead is not None:
+        check_whole("look_ahead", look_ahead, least=1)
+    iterators = iterators_of(iterables)
     from workq.mapping import results
 
-    return results(row, intake, fn, iterables, look_ahead, timeout)
+    return results(row, intake, fn, iterators, look_ahead, timeout)
 
 
 def _drop(row: Queue) -> None:
@@ -378,11 +378,6 @@ def _controller_here() -> Any:
 def _check_workers(number: object) -> None:
     if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
         raise ArgumentError(f"num_workers must be a whole number of 0 or more, or None, not {number!r}")
-
-
-def _check_seconds(argument: str, value: object, above: bool = False) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < 0 or (above and value == 0):
-        raise ArgumentError(f"{argument} must be a number of seconds {'above 0' if above else 'of 0 or more'}, not {value!r}")
 
 
 __all__ = ["PENDING", "QueueClosedError", "View", "WorkMgr", "overload"]

@@ -31,6 +31,7 @@ class QueueStatistics:
     timed_out: int
     lost: int
     peak_depth: int
+    uncollected: int  # ended units that sync(), wait_one() or as_completed() have not handed out
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as a plain dict."""
@@ -158,6 +159,7 @@ def queue_statistics(controller: Controller, queue: Queue) -> QueueStatistics:
         queue.timed_out,
         queue.lost,
         max(queue.peak_depth, queue.depth()),
+        len(queue.ended),
     )
 
 

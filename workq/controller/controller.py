@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from workq.arguments import check_callable, check_seconds
 from workq.category import STANDARD, Category, standard_categories, unknown_category
 from workq.config import DEFAULTS, Settings
 from workq.controller.delivery import Delivery
@@ -22,7 +23,7 @@ from workq.controller.waiting import Lead
 from workq.core.events import CategoryAdded, CategoryRemoved, Limits, QueueId, QueueOpened, QueuePaused, QueueResumed
 from workq.core.states import UnitState, WorkerState
 from workq.engines.protocol import Engine
-from workq.errors import CategoryError, ForkedError, Halt
+from workq.errors import ArgumentError, CategoryError, ForkedError, Halt
 from workq.errors import QueueClosed as QueueClosedError
 from workq.unit import PENDING, Unit, cancelled
 
@@ -65,6 +66,14 @@ class Controller:
         name: str = "workq",
         engine: Callable[[tuple[int, int]], Engine] | None = None,
     ) -> None:
+        if not isinstance(settings, Settings):
+            raise ArgumentError(f"settings must be a workq.config.Settings, not {settings!r}")
+        if start_method not in (None, "launcher", "fork"):
+            raise ArgumentError(f"start_method must be 'launcher', 'fork' or None, not {start_method!r}")
+        if launcher_argv is not None and (isinstance(launcher_argv, str) or "{command}" not in launcher_argv):
+            raise ArgumentError(f"launcher_argv must be a list of str with an item '{{command}}', not {launcher_argv!r}")
+        if not isinstance(name, str):
+            raise ArgumentError(f"name must be a str, not {name!r}")
         self.settings = settings
         self.name = name
         self.categories: dict[str, Category] = standard_categories()
@@ -125,6 +134,7 @@ class Controller:
 
         Units that have not ended are cancelled; a running one is interrupted, then killed.
         """
+        check_seconds("timeout", timeout)
         if self.closed or self.forked:
             return
         self.closed = True
@@ -152,6 +162,8 @@ class Controller:
     def add_category(self, category: Category) -> None:
         """Make a category, or change the limits of the one of that name; running units are not touched."""
         self.check_usable()
+        if not isinstance(category, Category):
+            raise ArgumentError(f"category must be a workq.Category, not {category!r}")
         self.categories[category.name] = category
         if self.loop is not None:
             self.loop.tell(CategoryAdded(category.name, limits_of(category)))
@@ -243,6 +255,7 @@ class Controller:
 
     def on_halt(self, callback: Callable[[Halt], object]) -> None:
         """Have ``callback(halt)`` called, in workq's delivery thread, for each worker that ends by itself or has stopped beating."""
+        check_callable("callback", callback)
         self.halt_callbacks.append(callback)
 
     def workers(self) -> WorkerTable:

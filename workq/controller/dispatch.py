@@ -57,8 +57,8 @@ from workq.transport.board import (
     WAIT,
     barrier_everywhere,
 )
-from workq.transport.channel import DOWN_UNITS, UP_RESULT, down_frame
-from workq.unit import PENDING, Ended, Raw, Unit
+from workq.transport.channel import DOWN_HEAD, DOWN_UNITS, UP_RESULT, down_frame
+from workq.unit import ASKED, PENDING, Ended, Raw, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,6 +84,7 @@ class Dispatcher:
         self.frame_arrived = frame_arrived  # takes a frame other than a result; called under the lead, runs no user code
         self.after_end: Callable[[Unit[Any]], None] = lambda unit: None  # callbacks, waiters: for units that have an `extra`
         self.watch_time: Callable[[float], None] = lambda timeout_s: None
+        self.too_many_kept: Callable[[Queue], None] = lambda queue: None
         self.failed_end: Callable[[Worker, Unit[Any], int, Any], Any] = lambda worker, unit, kind, payload: None
 
     # ------------------------------------------------------------ sending
@@ -94,6 +95,8 @@ class Dispatcher:
         Idle workers get a unit at once. While workers are busy units pile up, and the next frame takes as many as fit in
         ``batch_target_s`` of measured work: two batches of credit while units are short, one when they are long.
         """
+        if self._dispatch_lone(queue):
+            return
         settings = self.settings
         estimate = queue.estimate_s
         credit = 2 if estimate < LONG_S else 1
@@ -119,6 +122,30 @@ class Dispatcher:
             self._form(queue, worker, pending, number)
         queue.room = any(self._may_take(worker, credit, estimate) for worker in workers)
         self._tell_waiting(queue)
+
+    def _dispatch_lone(self, queue: Queue) -> bool:
+        """The short way of one unit to an idle worker that knows its function: no arithmetic of batches."""
+        workers, pending = queue.workers, queue.pending
+        if not workers or len(pending) != 1 or queue.ranked or queue.unusual or queue.paused:
+            return False
+        worker = workers[0]
+        call = pending[0].call
+        if worker.batches or worker.limited or worker.forming or call not in worker.known or call.options.timeout is not None:
+            return False
+        if worker.told_blocked or worker.outgoing.waiting or worker.leaving or worker.exited or worker.allowance is not None:
+            return False
+        batch = worker.forming = Batch(queue, worker.next_number)
+        units = batch.units
+        units.extend(starmap(pending.popleft, _ONCE))
+        worker.batches.append(batch)
+        worker.forming = None
+        unit = units[0]
+        worker.next_number = batch.first + 1
+        worker.words[WAIT] = self.want
+        payload = marshal_dumps((batch.first, call.number, (unit.data,), (unit.id,), None), 2)
+        worker.outgoing.send(DOWN_HEAD.pack(len(payload)) + payload)
+        batch.sent = True
+        return True
 
     def _may_take(self, worker: Worker, credit: int, estimate: float) -> bool:
         if worker.limited and not worker.batches:  # all that it was given has ended: it may begin anything again
@@ -224,8 +251,11 @@ class Dispatcher:
         if total:
             worker.waits_for_large = worker.waits_for_large and bool(worker.batches)
             worker.units_done += total
-            if worker.queue is not None:
-                worker.queue.room = True
+            queue = worker.queue
+            if queue is not None:
+                queue.room = True
+            if queue is not None and len(queue.ended) > queue.prune_at:
+                self._prune(queue)
             if words[READ] != worker.read_at:
                 words[READ] = worker.read_at
         return total
@@ -358,6 +388,25 @@ class Dispatcher:
             queue.estimate_s = (queue.estimate_s + took) / 2 if queue.estimate_s else took
             queue.poll_each = max(POLL_UNITS[0], min(POLL_UNITS[1], int(POLL_S / queue.estimate_s)))
 
+    def _prune(self, queue: Queue) -> None:
+        """Let go of ended units that somebody has asked, and of the oldest successes where too many are kept for nobody."""
+        ended = queue.ended
+        for _ in range(len(ended)):
+            try:
+                unit = ended.popleft()
+            except IndexError:
+                break
+            if unit.data is not ASKED:
+                ended.append(unit)
+        over = len(ended) - self.settings.uncollected_units
+        if over > 0:
+            kept = [unit for unit in islice(ended, over) if type(unit.value) is Ended]
+            for _ in range(over):
+                ended.popleft()
+            ended.extendleft(reversed(kept))
+            self.too_many_kept(queue)
+        queue.prune_at = min(self.settings.uncollected_units, max(1024, 2 * len(ended)))
+
     def _take_up_again(self, queue: Queue, unit: Unit[Any]) -> None:
         """A unit that the worker did not begin goes back to the front of its backlog."""
         queue.backlog(unit.call.options.priority).appendleft(unit)
@@ -465,6 +514,7 @@ class Dispatcher:
 
 
 GHOST_VALUE = object()
+_ONCE = ((),)
 _call_of = attrgetter("call")
 
 

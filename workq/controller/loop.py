@@ -46,6 +46,7 @@ class Loop:
         self.engine = make_engine((bells[0].fd, bells[1].fd))
         self.dispatcher = Dispatcher(controller.settings, self.ring, self.frame_arrived)
         self.dispatcher.look_at = self.look_at
+        self.dispatcher.too_many_kept = self._too_many_kept
         self.dispatcher.after_end = self.after_end
         self.dispatcher.failed_end = self._failed_end
         self.dispatcher.watch_time = lambda timeout_s: self.stops.watch(timeout_s)
@@ -300,6 +301,16 @@ class Loop:
             self.controller.delivery.call(callback, unit)
         if extra.stopping is not None:
             self.ring()
+
+    def _too_many_kept(self, queue: Queue) -> None:
+        """Nobody collects a queue's units: say so, once."""
+        if not queue.warned:
+            queue.warned = True
+            logger.warning(
+                "queue %s keeps %d ended units that nobody has collected; the oldest successes are let go. Call sync(), wait_one() or result().",
+                queue.name,
+                self.settings.uncollected_units,
+            )
 
     def settle(self, unit: Unit[Any], value: Any) -> None:
         """End a unit from here: cancelled, lost or failed before it ran."""

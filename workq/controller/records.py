@@ -138,6 +138,8 @@ class Queue:  # weakly referred to by its controller
         self.poll_each = 64  # units queued while all workers are busy, after which the thread that queues reads a little itself
         self.bytes_each = 64.0
         self.ended: deque[Unit[Any]] = deque()  # not yet handed out by sync, wait_one or as_completed
+        self.warned = False  # that nobody collects them
+        self.prune_at = 1024  # how many of them before those that were asked are let go
         self.unusual = False  # units of it were cancelled or come again; set once, never taken back
         self.outputs: deque[Unit[Any]] = deque()  # with output that was not yet emitted
         self.emitting = False

@@ -95,7 +95,9 @@ def die_with_launcher(launcher_pid: int, prctl: Callable[..., int] | None) -> No
 def watch_life(life_fd: int) -> int:
     """Have the kernel kill our whole group when the application's end of the life pipe closes; return a descriptor to keep, or -1.
 
-    This needs no thread and no interpreter lock, and reaches what we start. The pipe is opened anew because the owner, who gets
+    This needs no thread and no interpreter lock, and reaches what we start. One gap is left: if application and launcher are killed
+    at the same instant, the launcher's death may kill us before the application's end of the pipe closes; then nobody signals
+    the group, and what we had started lives on. The pipe is opened anew because the owner, who gets
     the signal, belongs to the open file and not to the descriptor.
     """
     if not hasattr(fcntl, "F_SETSIG"):
