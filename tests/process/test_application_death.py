@@ -84,16 +84,30 @@ def test_without_pidfds_nothing_outlives_it_either():
 
 
 @pytest.mark.slow
-def test_application_and_launcher_killed_together():
+def test_the_kernel_alone_ends_workers_and_their_groups_while_the_launcher_cannot_act():
     with start_application(APP, "busy", "alone", "pidfd") as app:
         app.line()
         launcher, *pids = [int(pid) for pid in app.line().split()]
-        in_the_group = [pid for pid in pids if pid != pids[4]]  # the one in a session of its own has nobody left who knows it
-        with watched([pids[4]]), watched(in_the_group) as pidfds:
-            os.kill(launcher, signal.SIGSTOP)  # so that it cannot act between the two signals
+        escaped = pids.pop(4)  # it has a session of its own: only the launcher finds it
+        with watched([launcher, escaped]) as left, watched(pids) as pidfds:
+            os.kill(launcher, signal.SIGSTOP)
+            os.kill(app.pid, signal.SIGKILL)
+            wait_all_gone(pidfds)
+            os.kill(launcher, signal.SIGCONT)
+            wait_all_gone(left)
+
+
+@pytest.mark.slow
+def test_no_worker_outlives_application_and_launcher_killed_together():
+    with start_application(APP, "busy", "alone", "pidfd") as app:
+        app.line()
+        launcher, *pids = [int(pid) for pid in app.line().split()]
+        # What the workers started has two chances only: the launcher, and a worker that lives until the application's last
+        # descriptor closes. If all three die at the same instant nobody is left who knows it.
+        with watched([pids[1], pids[2], pids[4], pids[5]]), watched([pids[0], pids[3]]) as workers:
             os.kill(app.pid, signal.SIGKILL)
             os.kill(launcher, signal.SIGKILL)
-            wait_all_gone(pidfds)
+            wait_all_gone(workers)
 
 
 @pytest.mark.slow
