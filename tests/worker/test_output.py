@@ -243,16 +243,40 @@ def test_waiting_tells_whether_there_are_bytes() -> None:
 def test_bytes_that_were_drained_meanwhile_are_told_at_the_units_end() -> None:
     code = """
     def work():
-        os.write(1, b"early ")
-        output.drain()
+        output.room = 10**6
+        os.write(1, b"early " * 5000)
+        assert output.drain()
         os.write(1, b"late")
     unit(work)
     """
-    assert chunks(code) == [(1, "early late")]
+    assert chunks(code) == [(1, "early " * 5000 + "late")]
 
 
 def test_drained_bytes_show_in_pending_so_that_the_units_end_looks() -> None:
-    assert told("os.write(1, b'x'); output.drain(); tell(bool(output.pending)); tell(output.take(False))") == [True, [[1, "x"]]]
+    code = """
+    output.room = 10**6
+    os.write(1, b"x" * 30_000)
+    output.drain()
+    tell(bool(output.pending))
+    tell(output.take(False))
+    """
+    assert told(code) == [True, [[1, "x" * 30_000]]]
+
+
+def test_a_pipe_is_drained_only_when_it_is_well_filled_and_never_to_its_end() -> None:
+    """What is left is what the parent finds there when the worker is killed."""
+    code = """
+    import fcntl
+    size = fcntl.fcntl(readers[1], fcntl.F_GETPIPE_SZ)
+    os.write(2, b"x" * (size // 4 - 1))
+    tell(output.drain())
+    os.write(2, b"last words")
+    tell(output.drain() + size // 16 - size // 4)
+    os.set_blocking(readers[1], False)
+    left = os.read(readers[1], size)
+    tell([len(left) - size // 16, left[-11:].decode()])
+    """
+    assert told(code) == [0, 9, [0, "xlast words"]]
 
 
 def test_discarded_output_is_gone() -> None:

@@ -4,7 +4,8 @@
   that it is in order with what a subprocess writes next.
 * ``sys.stderr`` writes straight to descriptor 2: it is there after a crash.
 * Descriptors 1 and 2 are pipes of the worker's own. It reads them itself: at a unit's end (`take`), when the unit asks for it
-  (`flush`), and by the control thread while a long unit runs (`drain`), so that no writer waits for ever on a full pipe.
+  (`flush`), and by the control thread while a long unit runs (`drain`), so that no writer waits for ever on a full pipe. The last
+  bytes stay in the pipe meanwhile: if the worker dies the parent finds them there.
 
 ``pending`` holds, in order, text of stdout (str) and marks of what went to the pipes: +n bytes to stderr, -n to stdout, 0 for bytes
 that were drained meanwhile. By the marks the pipes' bytes get back their places among the text.
@@ -15,9 +16,11 @@ written at: bytes of a child that outlives its unit belong to whichever unit is 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import sys
+import termios
 from _codecs import utf_8_decode
 from _thread import RLock
 
@@ -129,9 +132,9 @@ class Output:
         return self.new_poll()
 
     def drain(self) -> int:
-        """Take what is in the pipes now, for later, and return how many bytes that were. For the control thread."""
+        """Take from the pipes that are well filled, for later, and return how many bytes that were. For the control thread."""
         with self._lock:
-            count = self._read_pipes()
+            count = sum(self._keep_all(pipe, pipe.read_surplus()) for pipe in self._pipes.values())
             if count:
                 self.pending.append(0)  # so that the unit's end looks here
         return count
@@ -147,11 +150,13 @@ class Output:
         return [(1, "".join(parts))] if parts else []
 
     def _read_pipes(self) -> int:
+        return sum(self._keep_all(pipe, pipe.read()) for pipe in self._pipes.values())
+
+    def _keep_all(self, pipe: Pipe, pieces: Iterable[bytes]) -> int:
         count = 0
-        for pipe in self._pipes.values():
-            for piece in pipe.read():
-                count += len(piece)
-                self._keep(pipe, piece)
+        for piece in pieces:
+            count += len(piece)
+            self._keep(pipe, piece)
         return count
 
     def _keep(self, pipe: Pipe, piece: bytes) -> None:
@@ -223,6 +228,7 @@ class Pipe:
         self.kept = bytearray()
         self._identity = identity(fd)
         self._writer = -1
+        self._well_filled_bytes, self._last_bytes = bounds(fd)
         os.set_blocking(fd, False)
 
     def remember_writer(self) -> None:
@@ -245,10 +251,20 @@ class Pipe:
         if not self.alive or identity(self.fd) != self._identity:
             self.alive = False
             return
-        count = 0
-        while count < DRAIN_BYTES:
+        yield from self._read(DRAIN_BYTES)
+
+    def read_surplus(self) -> Iterable[bytes]:
+        """Yield what keeps writers from going on: nothing while there is room enough, and never the last bytes."""
+        if self.alive:
+            there = filled_bytes(self.fd)
+            if there >= self._well_filled_bytes and identity(self.fd) == self._identity:
+                yield from self._read(there - self._last_bytes)
+
+    def _read(self, most: int) -> Iterable[bytes]:
+        while most > 0:
+            wanted = min(PIECE_BYTES, most)
             try:
-                piece = os.read(self.fd, PIECE_BYTES)
+                piece = os.read(self.fd, wanted)
             except BlockingIOError:
                 return
             except OSError:
@@ -257,8 +273,8 @@ class Pipe:
             if not piece:
                 return
             yield piece
-            count += len(piece)
-            if len(piece) < PIECE_BYTES:
+            most -= len(piece)
+            if len(piece) < wanted:
                 return
 
     def taken(self, final: bool) -> bytes:
@@ -267,6 +283,23 @@ class Pipe:
         data = bytes(self.kept[:whole])
         del self.kept[:whole]
         return data
+
+
+def bounds(fd: int) -> tuple[int, int]:
+    """Return how many bytes make a pipe well filled, and how many stay in it then. Small writes take more room than their bytes."""
+    try:
+        size = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+    except (AttributeError, OSError):  # not Linux
+        size = 16 << 10
+    return size // 4, size // 16
+
+
+def filled_bytes(fd: int) -> int:
+    """Return how many bytes are in a pipe; 0 where that cannot be told."""
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
+    except OSError:
+        return 0
 
 
 def identity(fd: int) -> tuple[int, int] | None:

@@ -1,7 +1,9 @@
-"""The control thread of a worker: beats, notices the launcher's death, and empties the pipes while a long unit writes.
+"""The control thread of a worker: beats, notices the launcher's death, and makes room in the pipes while a long unit writes.
 
-It does no work for units that end within `PAUSE_S` of their first byte: they are looked at by the main thread. It never spins: after
-each look that brought little it pauses, and a descriptor that a unit has closed is not polled again.
+It does no work for units that end within `PAUSE_S` of their first byte: they are looked at by the main thread. And it takes from a
+pipe only what keeps its writers from waiting: what lies in the pipe survives a SIGKILL, and the parent shows it as the worker's last
+words; what is in the worker's memory does not. It never spins: after a look that brought nothing it pauses, each time for longer,
+and a descriptor that a unit has closed is not polled again.
 
 Signals are blocked in it, from its birth: an interrupt has to wake the main thread, and no other.
 """
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 1.0
 PAUSE_S = 0.02
-LITTLE_BYTES = 32 << 10  # whoever writes more between two looks is waiting for us
+LONGEST_PAUSE_S = 0.16  # and so long, at most, a writer waits that has been quiet and then fills a pipe at once
 
 
 def start(board: Board, output: Output, parent_pid: int, heartbeat_s: float = HEARTBEAT_S) -> None:
@@ -45,6 +47,7 @@ class Watch:
         self._heartbeat_s = heartbeat_s
         self._poll = output.new_poll()
         self._next_beat = 0.0
+        self._pause_s = PAUSE_S
 
     def run(self) -> None:
         """Go round until the process ends."""
@@ -63,6 +66,8 @@ class Watch:
         ready = self._poll.poll(self._rest_s() * 1000)
         if ready:
             self.look(ready)
+        else:
+            self._pause_s = PAUSE_S
 
     def beat(self) -> None:
         """Say that this process lives, and end it if nobody is left to hear that."""
@@ -72,14 +77,16 @@ class Watch:
             end_group()
 
     def look(self, ready: list[tuple[int, int]]) -> None:
-        """Somebody writes: give the unit the time to end, then empty the pipes for it if it is still the same one."""
+        """Somebody writes: give the unit the time to end, then make room for it if it is still the same one."""
         if any(not event & select.POLLIN for _, event in ready):
             self._poll = self._output.find_dead(ready)
         started = self._words[STARTED]
-        time.sleep(PAUSE_S)
+        time.sleep(min(self._pause_s, self._rest_s()))
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         while self._words[STARTED] == started and time.monotonic() < self._next_beat:
-            if self._output.drain() < LITTLE_BYTES:
+            if not self._output.drain():
                 return
+            self._pause_s = PAUSE_S
 
     def _rest_s(self) -> float:
         return max(0.0, self._next_beat - time.monotonic())
