@@ -180,7 +180,7 @@ class WorkerHalted(UnitFailed, BrokenProcessPool):
         self.halt = halt
 
     def __str__(self) -> str:
-        return str(self.halt)
+        return f"{self.halt}\nthe unit may have run in part; options(retries=...) runs such units again"
 
     @property
     def pid(self) -> int:

@@ -120,7 +120,8 @@ class Halts:
                 name = signal.Signals(-code).name
             except ValueError:
                 name = f"signal {-code}"
-        stderr, stack = _split(worker.last_words, self._loop.settings.stderr_lines)
+        flushed = "".join(text for number, text in lost.extra.output if number == 2) if lost is not None and lost.extra is not None else ""
+        stderr, stack = _split(flushed + worker.last_words, self._loop.settings.stderr_lines)
         return Halt(
             worker=worker.name,
             pid=worker.pid,
