@@ -6,9 +6,9 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
-from typing_extensions import ParamSpec, Self
+from typing_extensions import ParamSpec
 
 from workq import context
 from workq.arguments import check_callable, check_name, check_seconds, check_timeout, check_whole, iterators_of
@@ -16,13 +16,13 @@ from workq.controller.controller import Controller
 from workq.controller.intake import Intake
 from workq.controller.records import Options, Queue
 from workq.core.events import QueueId
+from workq.core.states import UnitState
 from workq.errors import ArgumentError, WorkErrors, WorkqError
-from workq.inline import InlineController
 from workq.errors import QueueClosed as QueueClosedError
+from workq.inline import InlineController
 from workq.statistics import Metrics, QueueStatistics, WorkerTable
 from workq.transport.mainmodule import preparing
 from workq.unit import ASKED, PENDING, Ended, Unit
-from workq.core.states import UnitState
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -12,12 +12,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from concurrent.futures._base import FINISHED, PENDING as _PENDING_STATE, RUNNING as _RUNNING_STATE
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED
+from concurrent.futures._base import PENDING as _PENDING_STATE
+from concurrent.futures._base import RUNNING as _RUNNING_STATE
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from workq.errors import PicklingError, ResultError, UnitCancelled, UnitTimeout, WorkqError
+from workq.arguments import check_callable, check_timeout
 from workq.core.states import UNIT_ENDS, UnitState
+from workq.errors import PicklingError, ResultError, UnitCancelled, UnitTimeout, WorkqError
 from workq.transport import codec
 
 if TYPE_CHECKING:
@@ -227,6 +229,8 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
             TimeoutError: It has not ended in time. It goes on, and nothing is lost.
             UnitCancelled, UnitTimeout, WorkerHalted, RemoteError: See ``workq.errors``; and whatever the unit raised itself.
         """
+        if timeout is not None:
+            check_timeout(timeout)
         value = self.value
         if value is PENDING:
             self.call.queue.controller.wait_unit(self, timeout)
@@ -244,6 +248,7 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for it and return what it raised, or None. Raises what ``result`` raises for a cancelled unit or a time-out."""
+        check_timeout(timeout)
         if self.value is PENDING:
             self.call.queue.controller.wait_unit(self, timeout)
         self.data = ASKED
@@ -253,6 +258,7 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Have ``fn(unit)`` called once it has ended: in workq's delivery thread, or here and now if it has ended already."""
+        check_callable("fn", fn)
         extra = self.need_extra()
         with extra.condition:
             if self.value is PENDING:

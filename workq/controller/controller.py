@@ -16,10 +16,8 @@ from workq.arguments import check_callable, check_seconds
 from workq.category import STANDARD, Category, standard_categories, unknown_category
 from workq.config import DEFAULTS, Settings
 from workq.controller.delivery import Delivery
-from workq.controller.dispatch import Dispatcher
 from workq.controller.loop import Loop
 from workq.controller.records import NEVER, Options, Queue
-from workq.controller.waiting import Lead
 from workq.core.events import CategoryAdded, CategoryRemoved, Limits, QueueId, QueueOpened, QueuePaused, QueueResumed
 from workq.core.states import UnitState, WorkerState
 from workq.engines.protocol import Engine

@@ -1,0 +1,55 @@
+"""What values arguments may have: checks whose errors name the argument."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from workq.errors import ArgumentError
+
+
+def check_seconds(argument: str, value: object, above: bool = False) -> None:
+    """Raise unless it is a number of seconds of 0 or more, or above 0."""
+    if not _is_finite(value) or value < 0 or (above and value == 0):  # type: ignore[operator]
+        raise ArgumentError(f"{argument} must be a number of seconds {'above 0' if above else 'of 0 or more'}, not {value!r}")
+
+
+def check_timeout(value: object) -> None:
+    """Raise unless it says how long to wait: None, or a number of seconds. What is below 0 is as 0."""
+    if value is not None and not _is_finite(value):
+        raise ArgumentError(f"timeout must be a number of seconds, or None to wait for ever, not {value!r}")
+
+
+def check_whole(argument: str, value: object, least: int | None = None) -> None:
+    """Raise unless it is a whole number of at least so much."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ArgumentError(f"{argument} must be a whole number, not {value!r}")
+    if least is not None and value < least:
+        raise ArgumentError(f"{argument} must be {least} or more, not {value!r}")
+
+
+def check_callable(argument: str, value: object) -> None:
+    """Raise unless it can be called."""
+    if not callable(value):
+        raise ArgumentError(f"{argument} must be callable, not {value!r}")
+
+
+def check_name(argument: str, value: object) -> None:
+    """Raise unless it is a str or None."""
+    if value is not None and not isinstance(value, str):
+        raise ArgumentError(f"{argument} must be a str or None, not {value!r}")
+
+
+def iterators_of(iterables: tuple[Iterable[Any], ...]) -> tuple[Iterator[Any], ...]:
+    """Return an iterator of each; raise where there are none, or where one is no iterable."""
+    if not iterables:
+        raise ArgumentError("map needs at least one iterable")
+    for iterable in iterables:
+        if not hasattr(type(iterable), "__iter__") and not hasattr(type(iterable), "__getitem__"):
+            raise ArgumentError(f"iterables of map must be iterable, not {iterable!r}")
+    return tuple(iter(iterable) for iterable in iterables)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
