@@ -15,7 +15,7 @@ from workq.core.events import WorkerExited, WorkerId, WorkTaken
 from workq.core.states import UnitState
 from workq.errors import Halt, LaunchError, WorkerHalted
 from workq.process import probe
-from workq.transport.board import BEAT
+from workq.transport.board import BEAT, EXIT_MAIMED
 from workq.unit import PENDING, Ended, Unit, cancelled, timed_out
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ class Halts:
                 name = f"signal {-code}"
         flushed = "".join(text for number, text in lost.extra.output if number == 2) if lost is not None and lost.extra is not None else ""
         stderr, stack = _split(flushed + worker.last_words, self._loop.settings.stderr_lines)
+        if code == EXIT_MAIMED and not stderr:
+            stderr = "workq: a unit has closed the descriptors of this worker, so that it cannot serve any more"
         return Halt(
             worker=worker.name,
             pid=worker.pid,

@@ -35,6 +35,8 @@ WAIT = 17
 READ = 18  # the position up to which the ring has been read
 TARGET = 19  # the unit that is to be interrupted
 
+EXIT_MAIMED = 74  # what a worker exits with after a unit that has closed its descriptors
+
 NOBODY, LEADER, CONTROLLER, LONE = range(4)  # the values of WAIT: whom to ring
 NO_LIMIT = (1 << 63) - 1
 

@@ -22,6 +22,7 @@ from workq.transport.board import (
     BATCH_AT,
     BLOCKED,
     CONTROLLER,
+    EXIT_MAIMED,
     FENCE_EACH_UNIT,
     FINISHED,
     FRAMES,
@@ -58,16 +59,16 @@ from workq.transport.board import (
 from workq.transport.channel import DOWN_CONFIG, DOWN_REPLY, DOWN_UNITS, UP_LOG, UP_OUTPUT, UP_READY, UP_RESULT, Inbox, Upward
 from workq.worker import leftovers, logs, watch
 from workq.worker.interrupt import Interrupts
-from workq.worker.output import Output
+from workq.worker.output import Output, identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
 LOOK_NS = 2_500  # a unit that took longer is looked at for descriptor-level output; shorter ones have no time to write any
-LEFTOVERS_NS = 1_000_000  # a unit that took longer is looked at for what it left behind
-FIRST_UNITS_LOOKED_AT = 64  # of each function, whatever their time
+LEFTOVERS_NS = 100_000  # a unit that took longer is looked at for what it left behind
+FIRST_UNITS_LOOKED_AT = 64  # of each function, whatever their time, for both
 NOT_LOADED = "The unit's arguments could not be unpickled in the worker; its function was not called."
 SCALARS = frozenset({float, str, bytes})
 
@@ -88,6 +89,8 @@ class Worker:
         self.inbox = Inbox(self.socket.recv_into)
         self.upward = Upward(self.socket, allocate_lock())
         self.bells = (0, leader_bell, controller_bell)
+        self.own_descriptors = {fd: identity(fd) for fd in (socket_fd, leader_bell, controller_bell)}
+        self.maimed = False  # a unit has closed some of these; what has their numbers now is its own
         self.interrupts = Interrupts(self.words)
         self.output_fds = (output_fd, error_fd)
         self.functions: dict[int, Callable[..., Any]] = {}
@@ -118,14 +121,15 @@ class Worker:
         os.register_at_fork(after_in_child=self._in_child)
         mainmodule.set_main(_pickle.loads(config["main"]) if config["main"] else None)
         watch.start(self.board, self.output, os.getppid(), config["heartbeat_s"])
-        self.leftovers = leftovers.Watcher(self.interrupts)
+        if config["work_folder"]:
+            os.chdir(config["work_folder"])
         for module in config["preload"]:
             __import__(module)
         if config["initializer"]:
             function, arguments = codec.load(config["initializer"])
             function(*arguments)
-        if config["work_folder"]:
-            os.chdir(config["work_folder"])
+        self.interrupts.install()  # whatever those have done to it
+        self.leftovers = leftovers.Watcher(self.interrupts)
 
     def ready(self) -> None:
         """Say that units may come."""
@@ -138,6 +142,12 @@ class Worker:
         self.output.pending.append((1, ""))  # sends the loop the long way round, where `forked` is looked at
 
     # ------------------------------------------------------------ bells and frames
+
+    def whole(self) -> bool:
+        """Return whether the descriptors are still ours (3 us). Nothing of ours may ever be written to a file of a unit's."""
+        if not self.maimed:
+            self.maimed = any(identity(fd) != known for fd, known in self.own_descriptors.items())
+        return not self.maimed
 
     def ring(self) -> None:
         """Wake whoever waits for this worker, if anybody does."""
@@ -159,7 +169,7 @@ class Worker:
         self.interrupts.unshield(number)
 
     def _say(self, kind: int, payload: bytes) -> None:
-        if os.getpid() == self.pid:
+        if os.getpid() == self.pid and self.whole():
             self.words[FRAMES] += 1
             self.ring()  # first: a frame larger than the socket's buffer needs its reader
             self.upward.frame(kind, payload)
@@ -192,14 +202,14 @@ class Worker:
         """Declare a wait of the main thread."""
         if get_ident() == self.main_thread and not self.forked:
             self.words[BLOCKED] += 1
-            if self.words[BLOCKED] == 1:
+            if self.words[BLOCKED] == 1 and self.whole():
                 os.eventfd_write(self.bells[CONTROLLER], 1)
 
     def unblock(self) -> None:
         """End it."""
         if get_ident() == self.main_thread and not self.forked:
             self.words[BLOCKED] -= 1
-            if self.words[BLOCKED] == 0:
+            if self.words[BLOCKED] == 0 and self.whole():
                 os.eventfd_write(self.bells[CONTROLLER], 1)
 
     # ------------------------------------------------------------ units
@@ -232,7 +242,9 @@ class Worker:
             self._end_child()
         logs.keep()
         chunks = self.output.take(look or self.output.waiting())
-        notes = self.leftovers.mend() if took_ns > LEFTOVERS_NS else None
+        notes = self.leftovers.mend() if look or took_ns > LEFTOVERS_NS else None
+        if (look or took_ns > LEFTOVERS_NS) and not self.whole():
+            notes = [*(notes or ()), "it closed descriptors of the worker, which is replaced"]
         if not chunks and not notes:
             return kind, payload
         return KIND_NOTED, marshal_dumps((kind, payload, chunks, notes))
@@ -254,12 +266,28 @@ class Worker:
             self.board.ring[offset : offset + length] = payload
             self.board.headers[number & MASK] = (start & POSITION_MASK) << POSITION_SHIFT | length << LENGTH_SHIFT | kind
             return start + length
+        if not self.whole():
+            self.leave_maimed(number, kind, payload, position, time.monotonic_ns())
         self.board.headers[number & MASK] = KIND_SOCKET
         self.words[LARGE] = number
         fence()
         self.ring()
         self.upward.frame(UP_RESULT, kind.to_bytes(1, "big"), payload)
         return position
+
+    def leave_maimed(self, number: int, kind: int, payload: bytes, position: int, now: int) -> NoReturn:
+        """Leave the last result in the ring, and end: our death is the bell. The parent reads the board, the next unit runs elsewhere."""
+        self.maimed = True
+        if len(payload) > RING_PAYLOAD_BYTES:
+            from workq.errors import ResultError
+
+            text = f"a result of {len(payload)} bytes cannot be sent, as the unit has closed the descriptors of its worker"
+            kind, payload = self.fail(number, ResultError(text), True)
+        if (position + 2 * RING_PAYLOAD_BYTES - self.words[READ]) & POSITION_MASK <= RING_BYTES:  # else it is lost, and its halt says why
+            self.put(number, kind, payload, position)
+            self.board.ends[number & MASK] = now
+            self.words[FINISHED] = number
+        os._exit(EXIT_MAIMED)
 
     def fail(self, number: int, error: BaseException, loaded: bool) -> tuple[int, bytes]:
         """Return the kind and the payload of a unit that raised, or whose arguments could not be ``loaded``."""
@@ -350,6 +378,8 @@ def serve(worker: Worker) -> None:
                         header = kind
                 else:
                     header, payload = end(header, payload, now - before, look <= FIRST_UNITS_LOOKED_AT)
+                if worker.maimed:
+                    worker.leave_maimed(count, header, payload or b"", position, now)
             if payload is None:
                 headers[count & MASK] = header
             else:
