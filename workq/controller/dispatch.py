@@ -437,10 +437,13 @@ class Dispatcher:
             unit.call.queue.backlog(unit.call.options.priority).appendleft(unit)
         return len(back)
 
-    def abandon(self, worker: Worker) -> Unit[Any] | None:
-        """A worker has ended and was read to its end: return the unit that it had begun; the rest goes back. Under both locks."""
-        begun = worker.words[STARTED]
-        lost = None
+    def abandon(self, worker: Worker) -> list[Unit[Any]]:
+        """A worker has ended and was read to its end: return the unit that it had begun; the rest goes back. Under both locks.
+
+        What has ended there, and whose result is not here, went astray with its socket. It has run, so it does not go back either.
+        """
+        begun = max(worker.words[STARTED], worker.words[FINISHED])
+        lost: list[Unit[Any]] = []
         back = []
         if worker.forming is not None:
             back += worker.forming.units
@@ -449,8 +452,8 @@ class Dispatcher:
             for index, unit in islice(enumerate(batch.units), batch.at, None):
                 if unit is GHOST or unit.value is not PENDING:
                     continue
-                if batch.first + index == begun and worker.words[FINISHED] < begun:
-                    lost = unit
+                if batch.first + index <= begun:
+                    lost.append(unit)
                 else:
                     back.append(unit)
         worker.batches.clear()

@@ -80,7 +80,7 @@ class Halts:
             pass
         running = loop.dispatcher.running(worker)
         with loop.dispatcher.lock:
-            lost = loop.dispatcher.abandon(worker)
+            all_lost = loop.dispatcher.abandon(worker)
             queue = worker.queue
             self._forget(worker)
             if queue is not None:
@@ -88,14 +88,15 @@ class Halts:
                 worker.queue = None
                 queue.told = 0
                 loop.attention.add(queue)
+        lost = all_lost[-1] if all_lost else None
         begun_s = running[1] if running is not None and lost is running[0] else None
         halt = self._halt(worker, code, peak_rss_bytes, lost, begun_s)
         if not worker.leaving:
             self._report(worker, halt)
         if not worker.ready and not worker.leaving:
             self.note_start_failure(worker.category, str(halt))
-        if lost is not None:
-            self._blame(lost, worker, halt, begun_s)
+        for unit in all_lost:
+            self._blame(unit, worker, halt, begun_s if unit is lost else None)
         loop.nested.worker_gone(worker)
         loop.tell(WorkerExited(WorkerId(number)))
         loop.lead.wake_ready()
