@@ -79,7 +79,7 @@ class Ended:
 class Extra:
     """What a unit needs only when somebody waits for it in another way than ``result()``, or when it is not an ordinary one."""
 
-    __slots__ = ("attempts", "callbacks", "condition", "history", "notes", "notified", "output", "stopping", "waiters")
+    __slots__ = ("attempts", "callbacks", "condition", "history", "noted", "notes", "notified", "output", "stopping", "waiters")
 
     def __init__(self) -> None:
         self.condition = threading.Condition()
@@ -91,6 +91,7 @@ class Extra:
         self.stopping: UnitState | None = None  # CANCELLED or TIMED_OUT once it has been asked to end
         self.output: list[tuple[int, str]] = []
         self.notes: list[str] = []
+        self.noted = 0  # the attempt whose output and notes were taken in
 
 
 _making = threading.Lock()

@@ -57,7 +57,7 @@ from workq.transport.board import (
     WAIT,
     barrier_everywhere,
 )
-from workq.transport.channel import DOWN_HEAD, DOWN_UNITS, UP_RESULT, down_frame
+from workq.transport.channel import DOWN_HEAD, DOWN_UNITS, Frame, down_frame
 from workq.unit import ASKED, PENDING, Ended, Raw, Unit
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ KIND_MASK = (1 << KIND_BITS) - 1
 class Dispatcher:
     """Sends units and reads results for all workers of one controller."""
 
-    def __init__(self, settings: Settings, post: Callable[[], None], frame_arrived: Callable[[Worker, int, Any], None]) -> None:
+    def __init__(self, settings: Settings, post: Callable[[], None], frame_arrived: Callable[[Worker, Frame], None]) -> None:
         self.settings = settings
         self.lock = threading.RLock()  # re-entrant only so that its owner can be told; nobody enters it twice
         self.workers: list[Worker] = []  # replaced whole, by the controller, under the lock
@@ -85,7 +85,7 @@ class Dispatcher:
         self.after_end: Callable[[Unit[Any]], None] = lambda unit: None  # callbacks, waiters: for units that have an `extra`
         self.watch_time: Callable[[float], None] = lambda timeout_s: None
         self.too_many_kept: Callable[[Queue], None] = lambda queue: None
-        self.failed_end: Callable[[Worker, Unit[Any], int, Any], Any] = lambda worker, unit, kind, payload: None
+        self.failed_end: Callable[[Worker, Batch, int, int, Any], Any] = lambda worker, batch, at, kind, payload: None
 
     # ------------------------------------------------------------ sending
 
@@ -230,7 +230,7 @@ class Dispatcher:
     def read(self, worker: Worker) -> int:
         """Settle the units that a worker has ended since the last look; return how many."""
         words = worker.words
-        if words[FRAMES] != worker.frames_read or worker.waits_for_large or worker.incoming.partial:
+        if words[FRAMES] != worker.incoming.counted or worker.incoming.others or worker.waits_for_large or worker.incoming.partial:
             self._take_frames(worker)
         ended = max(words[FINISHED], words[STARTED] - 1)
         if words[LARGE] > ended:
@@ -241,6 +241,8 @@ class Dispatcher:
             at, units = batch.at, batch.units
             upto = min(ended - batch.first + 1, len(units))
             if at < upto:
+                if worker.queue is not None:
+                    worker.queue.room = True
                 total += self._settle(worker, batch, at, upto)
                 if batch.at < upto:
                     break  # a large result is not there yet
@@ -271,9 +273,9 @@ class Dispatcher:
             heads = board.headers[first:].tolist() + board.headers[: stop - SLOTS].tolist()
             ends = board.ends[first:].tolist() + board.ends[: stop - SLOTS].tolist()
         units, ring, queue, ended = batch.units, board.ring, batch.queue, batch.queue.ended
+        large = worker.incoming.results
         before = self.begun_ns(worker, batch, at)
         start = at
-        done = 0
         for header, now in zip(heads, ends, strict=True):
             unit = units[at]
             kind = header & KIND_MASK
@@ -287,35 +289,43 @@ class Dispatcher:
                 value = Raw(bytes(ring[offset : offset + length]))
                 worker.read_at = position + length
             elif unit is GHOST or kind == KIND_SKIPPED:
-                at += 1
                 if unit is not GHOST and unit.value is PENDING:
-                    self._take_up_again(batch.queue, unit)
+                    self._take_up_again(batch, at)
+                elif kind == KIND_SOCKET and not self._large_is_there(worker):
+                    break
+                at += 1
                 batch.at = at
+                if kind == KIND_SOCKET:
+                    large.popleft()
                 continue
             else:
-                value = self._value(worker, unit, header)
+                value = self._value(worker, batch, at, header)
                 if value is PENDING:
                     break
                 if value is GHOST_VALUE:  # it comes again: `retries`
                     at += 1
                     batch.at = at
+                    if kind == KIND_SOCKET:
+                        large.popleft()
                     before = now
                     continue
-                if type(value) is Ended:
-                    done -= 1
             if unit.value is PENDING:
                 unit.started_ns = before
                 unit.ended_ns = now
                 unit.worker_record = worker
+                if value.__class__ is not Ended:
+                    batch.done += 1
                 unit.value = value
-                done += 1
                 ended.append(unit)
             before = now
             if unit.extra is not None:
                 self.after_end(unit)
             at += 1
             batch.at = at
-        queue.done += done
+            if kind == KIND_SOCKET:
+                large.popleft()  # no call returns between this and the store before: neither is done without the other
+        queue.done += batch.done
+        batch.done = 0
         return at - start
 
     def begun_ns(self, worker: Worker, batch: Batch, at: int) -> int:
@@ -323,7 +333,14 @@ class Dispatcher:
         begun = worker.words[BATCH_AT]
         return int(max(begun, worker.lane.board.ends[(batch.first + at - 1) & MASK]) if at else begun)
 
-    def _value(self, worker: Worker, unit: Unit[Any], header: int) -> Any:
+    def _large_is_there(self, worker: Worker) -> bool:
+        """Return whether the next large result has arrived whole."""
+        if not worker.incoming.results:
+            self._take_frames(worker)
+        worker.waits_for_large = not worker.incoming.results
+        return not worker.waits_for_large
+
+    def _value(self, worker: Worker, batch: Batch, at: int, header: int) -> Any:
         """Return the value of a less common kind of result; PENDING where it has not arrived whole."""
         kind = header & KIND_MASK
         if kind == KIND_TRUE:
@@ -331,21 +348,19 @@ class Dispatcher:
         if kind == KIND_FALSE:
             return False
         if kind == KIND_SOCKET:
-            if not worker.large:
-                self._take_frames(worker)
-            worker.waits_for_large = not worker.large
-            if worker.waits_for_large:
+            if not self._large_is_there(worker):
                 return PENDING
-            frame = worker.large.popleft()
+            frame = worker.incoming.results[0]  # it is taken off when the unit has been settled
             kind, payload = frame[0], frame[1:]
         else:
             length, position = header >> LENGTH_SHIFT & LENGTH_MASK, header >> POSITION_SHIFT
             offset = position & RING_MASK
             payload = bytes(worker.lane.board.ring[offset : offset + length])
             worker.read_at = position + length
-        return self._decoded(worker, unit, kind, payload)
+        return self._decoded(worker, batch, at, kind, payload)
 
-    def _decoded(self, worker: Worker, unit: Unit[Any], kind: int, payload: Any) -> Any:
+    def _decoded(self, worker: Worker, batch: Batch, at: int, kind: int, payload: Any) -> Any:
+        unit = batch.units[at]
         if kind == KIND_MARSHAL:
             return marshal_loads(payload)
         if kind == KIND_PICKLE:
@@ -353,11 +368,13 @@ class Dispatcher:
         if kind == KIND_NOTED:
             header, inner, chunks, notes = marshal_loads(payload)
             extra = unit.need_extra()
-            if unit.value is PENDING:
+            if unit.value is PENDING and extra.noted != extra.attempts:
+                keep = unit.call.queue.outputs.append
                 extra.output += chunks or ()
                 extra.notes += notes or ()
+                extra.noted = extra.attempts
                 if extra.output:
-                    unit.call.queue.outputs.append(unit)
+                    keep(unit)
             inner_kind = header & KIND_MASK
             if inner_kind == KIND_NONE:
                 return None
@@ -365,18 +382,19 @@ class Dispatcher:
                 return header >> KIND_BITS
             if inner_kind in (KIND_TRUE, KIND_FALSE):
                 return inner_kind == KIND_TRUE
-            return self._decoded(worker, unit, inner_kind, inner)
+            return self._decoded(worker, batch, at, inner_kind, inner)
         assert kind in (KIND_ERROR, KIND_INTERRUPTED), kind
-        return self.failed_end(worker, unit, kind, payload)
+        return self.failed_end(worker, batch, at, kind, payload)
 
     def _take_frames(self, worker: Worker) -> None:
         """Read what has arrived on a worker's socket: large results are kept in order, the rest is handed on."""
-        for kind, payload in worker.incoming.frames():
-            if kind == UP_RESULT:
-                worker.large.append(payload)
-            else:
-                worker.frames_read += 1
-                self.frame_arrived(worker, kind, payload)
+        incoming = worker.incoming
+        incoming.receive()
+        while incoming.others:
+            frame = incoming.others[0]
+            if not frame.taken:
+                self.frame_arrived(worker, frame)
+            incoming.others.popleft()
 
     def _measure(self, worker: Worker, batch: Batch) -> None:
         """Take a batch that has ended into the estimate of its queue's units."""
@@ -407,10 +425,13 @@ class Dispatcher:
             self.too_many_kept(queue)
         queue.prune_at = min(self.settings.uncollected_units, max(1024, 2 * len(ended)))
 
-    def _take_up_again(self, queue: Queue, unit: Unit[Any]) -> None:
-        """A unit that the worker did not begin goes back to the front of its backlog."""
-        queue.backlog(unit.call.options.priority).appendleft(unit)
-        queue.room = True
+    def _take_up_again(self, batch: Batch, at: int) -> None:
+        """A unit that the worker did not begin goes back to the front of its backlog. Its place is left in the same breath."""
+        unit = batch.units[at]
+        put_back = batch.queue.backlog(unit.call.options.priority).appendleft
+        batch.queue.room = True
+        batch.units[at] = GHOST
+        put_back(unit)
 
     # ------------------------------------------------------------ taking back (under lead and lock, by the controller)
 

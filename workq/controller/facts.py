@@ -22,7 +22,7 @@ from workq.core.events import (
     WorkWaits,
 )
 from workq.transport.board import BLOCKED, STARTED
-from workq.transport.channel import UP_LOG, UP_OUTPUT, UP_READY, UP_REQUEST
+from workq.transport.channel import UP_LOG, UP_OUTPUT, UP_READY, UP_REQUEST, Frame
 from workq.unit import PENDING
 
 if TYPE_CHECKING:
@@ -115,20 +115,24 @@ def could_run_elsewhere(loop: Loop, queue: Queue, holder: Worker) -> bool:
     return len(queue.workers) < queue.max_workers
 
 
-def take_frame(loop: Loop, worker: Worker, kind: int, payload: Any) -> None:
+def take_frame(loop: Loop, worker: Worker, frame: Frame) -> None:
     """Take in a frame other than a result. Under the lead; runs no user code."""
+    kind, payload = frame.kind, frame.payload
     if kind == UP_READY:
         worker.ready = True
         worker.ready_at = time.monotonic()
         loop.ring()
     elif kind == UP_LOG:
+        frame.taken = True
         loop.controller.delivery.record(worker, bytes(payload))
     elif kind == UP_OUTPUT:
         (_, unit_id), chunks = marshal_loads(payload)
         for batch in worker.batches:
             for unit in batch.units[batch.at :]:
-                if unit is not GHOST and unit.id == unit_id and unit.value is PENDING:
-                    unit.need_extra().output += chunks
-                    unit.call.queue.outputs.append(unit)
+                if unit is not GHOST and unit.id == unit_id and unit.value is PENDING and not frame.taken:
+                    extra, keep = unit.need_extra(), unit.call.queue.outputs.append
+                    extra.output += chunks
+                    frame.taken = True
+                    keep(unit)
     elif kind == UP_REQUEST:
-        loop.nested.request(worker, payload)
+        loop.nested.request(worker, frame)

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 from workq.controller import facts, halts, nested, perform, stopping
 from workq.controller.blocking import BlockedJudge
 from workq.controller.dispatch import Dispatcher
-from workq.controller.records import NEVER, Queue, Worker
+from workq.controller.records import NEVER, Batch, Queue, Worker
 from workq.controller.waiting import STREAM_S, Bell, Lead, expects
 from workq.core.events import CategoryAdded, Event, QueueClosed, Tick
 from workq.core.scheduler import Scheduler
 from workq.engines.protocol import Engine, Exited, Started, StartFailed
+from workq.transport.channel import Frame
 from workq.unit import PENDING, Unit, cancelled
 
 if TYPE_CHECKING:
@@ -320,12 +321,12 @@ class Loop:
             if unit.extra is not None:
                 self.after_end(unit)
 
-    def _failed_end(self, worker: Worker, unit: Unit[Any], kind: int, payload: Any) -> Any:
-        return stopping.failed_end(self, worker, unit, kind, payload)
+    def _failed_end(self, worker: Worker, batch: Batch, at: int, kind: int, payload: Any) -> Any:
+        return stopping.failed_end(self, worker, batch, at, kind, payload)
 
-    def frame_arrived(self, worker: Worker, kind: int, payload: Any) -> None:
+    def frame_arrived(self, worker: Worker, frame: Frame) -> None:
         """A frame other than a result; called under the lead."""
-        facts.take_frame(self, worker, kind, payload)
+        facts.take_frame(self, worker, frame)
 
     # ------------------------------------------------------------ commands
 

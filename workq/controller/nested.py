@@ -14,7 +14,7 @@ from workq.controller.records import Call, Options, Queue, Worker
 from workq.core.events import QueueId, QueueOpened
 from workq.core.states import UnitState
 from workq.transport import codec
-from workq.transport.channel import DOWN_REPLY, down_frame
+from workq.transport.channel import DOWN_REPLY, Frame, down_frame
 from workq.unit import Ended, Raw, Unit
 
 if TYPE_CHECKING:
@@ -37,9 +37,12 @@ class Nested:
 
     # ------------------------------------------------------------ requests
 
-    def request(self, worker: Worker, payload: Any) -> None:
+    def request(self, worker: Worker, frame: Frame) -> None:
         """Keep what a unit asks for until the controller comes. Under the lead."""
-        self._requests.append((worker, marshal_loads(payload)))
+        request = worker, marshal_loads(frame.payload)
+        keep = self._requests.append
+        frame.taken = True
+        keep(request)
         self._loop.command(self.answer)
 
     def answer(self) -> None:

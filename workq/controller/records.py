@@ -55,13 +55,14 @@ class Batch:
     is struck by an exception of a signal handler between two steps leaves nothing that the next reader cannot take up.
     """
 
-    __slots__ = ("at", "first", "queue", "sent", "units")
+    __slots__ = ("at", "done", "first", "queue", "sent", "units")
 
     def __init__(self, queue: Queue, first: int) -> None:
         self.queue = queue
         self.first = first  # the worker's number of its first unit
         self.units: list[Any] = []  # Unit, or GHOST
         self.at = 0
+        self.done = 0  # how many have returned, and are not yet counted with the queue's
         self.sent = False
 
 
@@ -69,7 +70,7 @@ class Worker:
     """One worker process, as the parent sees it.
 
     ``batches`` grows under the dispatch lock and shrinks under the lead; ``known``, ``allowance``, ``limited`` belong to the lock;
-    ``incoming``, ``read_at``, ``large`` to the lead; the rest to the controller's thread.
+    ``incoming``, ``read_at`` to the lead; the rest to the controller's thread.
     """
 
     def __init__(self, number: WorkerId, category: str, lane: Lane, now: float) -> None:
@@ -89,9 +90,7 @@ class Worker:
         self.allowance: int | None = None  # how many units it may still take; None: any number
         self.limited = False  # its board's LIMIT is set: nothing new until its batches have ended
         self.read_at = 0  # how far its ring was read
-        self.large: deque[bytes | memoryview] = deque()  # results that came by the socket, in order
         self.waits_for_large = False  # the next result is on its way through the socket
-        self.frames_read = 0
         self.watched = False  # the controller watches its socket for more of a frame
         self.ready = False
         self.ready_at = 0.0  # time.monotonic()

@@ -8,7 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from workq.controller.dispatch import GHOST_VALUE
-from workq.controller.records import GHOST, Worker
+from workq.controller.records import GHOST, Batch, Worker
 from workq.core.events import StopReason, UnitId, UnitMustStop, WorkerId
 from workq.core.states import UnitState
 from workq.transport.board import KIND_INTERRUPTED, STARTED, TARGET
@@ -155,8 +155,9 @@ class Stops:
         return next_look
 
 
-def failed_end(loop: Loop, worker: Worker, unit: Unit[Any], kind: int, payload: Any) -> Any:
+def failed_end(loop: Loop, worker: Worker, batch: Batch, at: int, kind: int, payload: Any) -> Any:
     """Return how a unit ended that raised; GHOST_VALUE where it is tried again. Under the lead; runs no user code."""
+    unit = batch.units[at]
     stopping = unit.extra.stopping if unit.extra is not None else None
     queue = unit.call.queue
     if unit.value is not PENDING:
@@ -168,27 +169,31 @@ def failed_end(loop: Loop, worker: Worker, unit: Unit[Any], kind: int, payload: 
         end = timed_out(unit, unit.call.options.timeout or 0.0, worker)
     else:
         end = Ended(UnitState.FAILED, payload=payload)
-    if again(loop, unit, end.state.value):
+    if again(loop, unit, end.state.value, (batch.units, at)):
         return GHOST_VALUE
     count_end(unit, end.state)
     return end
 
 
-def again(loop: Loop, unit: Unit[Any], how: str) -> bool:
-    """Put a unit back into its queue, if retries are left and nobody has asked it to end."""
+def again(loop: Loop, unit: Unit[Any], how: str, place: tuple[list[Any], int] | None = None) -> bool:
+    """Put a unit back into its queue, if retries are left and nobody has asked it to end; its ``place`` is left in the same breath."""
     extra = unit.extra
     if unit.attempts > unit.call.options.retries or unit.call.queue.closed:
         return False
     if extra is not None and extra.stopping is UnitState.CANCELLED:
         return False
     extra = unit.need_extra()
-    extra.history.append(f"attempt {extra.attempts} {how} in {unit.worker_record.name if unit.worker_record else 'a worker'}")
-    extra.attempts += 1
-    extra.stopping = None
+    line = f"attempt {extra.attempts} {how} in {unit.worker_record.name if unit.worker_record else 'a worker'}"
     queue = unit.call.queue
     queue.unusual = True
-    queue.backlog(unit.call.options.priority).appendleft(unit)
     queue.room = bool(queue.workers)
+    put_back = queue.backlog(unit.call.options.priority).appendleft
+    extra.history += [line]  # from here to the last line no call returns, so that nothing can strike in between
+    extra.attempts += 1
+    extra.stopping = None
+    if place is not None:
+        place[0][place[1]] = GHOST
+    put_back(unit)
     loop.look_at(queue)
     return True
 

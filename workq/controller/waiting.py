@@ -12,8 +12,9 @@ The hand-over, and the race that it settles. Workers ring whoever the board's WA
 4. The controller, for what only it does (deaths, taking back, stopping), *claims* the lead: it sets ``claimed``, rings the leader's bell
    and waits for the lock; the leader leaves, and follows until the controller has left.
 
-Signal handlers may raise between any two bytecodes of the main thread: the lead is an RLock, whose owner can be asked for, and is given
-back by two nested ``finally``, so that one exception cannot leave it held.
+Signal handlers may raise in the main thread after any call that it makes: the lead is an RLock, whose owner can be asked for, and is
+given back by two nested ``finally``, the inner one a single call of C, so that no exception can leave it held. A leader that is struck
+rings the controller, which completes what was begun. The other locks are taken by ``with`` alone, which is never left half done.
 """
 
 from __future__ import annotations
@@ -133,11 +134,17 @@ class Lead:
                 self._lone = None
                 self._dispatcher.read(worker)
             return ready()
+        except BaseException:
+            self.controller_bell.ring()
+            raise
         finally:
             try:
                 self._leave_lone()
             finally:
-                self._release()
+                try:
+                    lock.release()
+                except RuntimeError:  # it was given back already
+                    pass
 
     def _only_busy(self) -> Worker | None:
         """Return the worker that has units, if it is the only one, has but one and nobody follows."""
@@ -174,18 +181,22 @@ class Lead:
     def try_pump(self) -> None:
         """Read what there is, if nobody else does. For a thread that queues while all workers are busy."""
         lock = self.lock
-        if lock._is_owned():  # type: ignore[attr-defined]
-            return
+        if lock._is_owned() or self._dispatcher.lock._is_owned():  # type: ignore[attr-defined]
+            return  # a signal handler or a finalizer, in the middle of our own work
         try:
             if lock.acquire(False):
                 self.pump()
                 self._stream()
+        except BaseException:
+            self.controller_bell.ring()
+            raise
         finally:
             try:
-                self._release()
-            finally:
-                if self._followers or self._claimed:
-                    self.hand_on()
+                lock.release()
+            except RuntimeError:  # somebody else has it
+                pass
+            if self._followers or self._claimed:
+                self.hand_on()
 
     def _stream(self) -> None:
         """Spare the controller its bells while a thread queues and reads in turn: it would be woken for each batch, to find it read.
@@ -218,8 +229,10 @@ class Lead:
 
     def _lead(self, ready: Callable[[], bool], deadline: float | None) -> bool:
         lock = self.lock
-        if lock._is_owned():  # type: ignore[attr-defined]
-            raise WaitError("a signal handler that interrupted a wait for units cannot itself wait for one in the same thread")
+        if lock._is_owned() or self._dispatcher.lock._is_owned():  # type: ignore[attr-defined]
+            raise WaitError(
+                "a signal handler or a finalizer that interrupted a wait for units, or the queueing of one, cannot itself wait for one in that thread"
+            )
         if self._claimed:
             return False
         try:
@@ -235,11 +248,17 @@ class Lead:
                         break
                 self.pump()
             return True
+        except BaseException:
+            self.controller_bell.ring()
+            raise
         finally:
             try:
                 self.leave()
             finally:
-                self._release()
+                try:
+                    lock.release()
+                except RuntimeError:  # `leave` has given it back
+                    pass
 
     def _follow(self, ready: Callable[[], bool], deadline: float | None) -> None:
         follower = Follower(ready)
@@ -256,7 +275,9 @@ class Lead:
             raise
         finally:
             try:
-                self._release()
+                self.lock.release()
+            except RuntimeError:  # somebody else has it
+                pass
             finally:
                 with contextlib.suppress(ValueError):
                     self._followers.remove(follower)
@@ -313,7 +334,7 @@ class Lead:
             for worker in dispatcher.workers:
                 if worker.batches:
                     worker.words[WAIT] = CONTROLLER
-        self._release()
+        self.lock.release()
         fence()
         self.hand_on()
         return any(unread(worker) or (expects(worker) and not worker.watched) for worker in dispatcher.workers)
@@ -405,4 +426,4 @@ def unread(worker: Worker) -> bool:
 
 def expects(worker: Worker) -> bool:
     """Return whether more must come on a worker's socket, so that somebody has to watch it."""
-    return not worker.exited and (worker.waits_for_large or worker.incoming.partial or worker.words[FRAMES] != worker.frames_read)
+    return not worker.exited and (worker.waits_for_large or worker.incoming.partial or bool(worker.incoming.others) or worker.words[FRAMES] != worker.incoming.counted)

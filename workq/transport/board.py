@@ -164,8 +164,8 @@ _fence_lock = allocate_lock()  # never shared: each thread takes and gives it ba
 
 def fence() -> None:
     """A full memory fence of the calling thread: a locked instruction, as a free lock needs one to be taken."""
-    _fence_lock.acquire()
-    _fence_lock.release()
+    with _fence_lock:  # the only form that an exception of a signal handler cannot leave half done
+        pass
 
 
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283}

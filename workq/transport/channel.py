@@ -105,10 +105,24 @@ class Inbox:
         return body
 
 
+class Frame:
+    """A frame that came up, other than a result. ``taken`` is stored in the same breath as what it brings, so that it is taken once."""
+
+    __slots__ = ("kind", "payload", "taken")
+
+    def __init__(self, kind: int, payload: bytes | memoryview) -> None:
+        self.kind = kind
+        self.payload = payload
+        self.taken = False
+
+
 class Incoming:
     """The parent's end, reading: whole frames out of whatever has arrived, without waiting. Owned by the holder of the lead."""
 
     def __init__(self, socket: socket) -> None:
+        self.results: deque[bytes | memoryview] = deque()  # large results, in order; whoever settles the unit takes them
+        self.others: deque[Frame] = deque()
+        self.counted = 0  # frames that were ever put into `others`
         self._socket = socket
         self._chunks: deque[bytes] = deque()  # as received, not yet parsed
         self._large: memoryview | None = None  # the payload that is being received in place
@@ -126,20 +140,27 @@ class Incoming:
         if self._chunks[-1] == BELL and self._large is None and len(self._chunks) == 1:
             self._chunks.clear()
 
-    def frames(self) -> Iterator[tuple[int, bytes | memoryview]]:
-        """Yield the frames that are there, bells left out."""
+    def receive(self) -> None:
+        """Put the frames that are there into ``results`` and ``others``, bells left out."""
         while True:
             if self._large is not None:
                 if not self._receive_large():
                     return
-                kind, payload = self._kind, self._large
-                self._large = None
-                yield kind, payload
-            frame = self._parse()
-            if frame is not None:
-                yield frame
-            elif self._large is None and not self._receive():
+                self._keep(self._kind, self._large, deque())
+            elif not self._parse() and self._large is None and not self._receive():
                 return
+
+    def _keep(self, kind: int, payload: bytes | memoryview, rest: deque[bytes]) -> None:
+        """Take a frame off the stream and keep it. No call returns between the two, so nothing can strike there."""
+        frame = Frame(kind, payload)
+        keep_result, keep_other = self.results.append, self.others.append
+        if kind == UP_RESULT:
+            self._chunks, self._large = rest, None
+            keep_result(payload)
+        else:
+            self._chunks, self._large = rest, None
+            self.counted += 1
+            keep_other(frame)
 
     def _receive(self) -> bool:
         try:
@@ -164,33 +185,33 @@ class Incoming:
                 return False
         return True
 
-    def _parse(self) -> tuple[int, bytes | memoryview] | None:
-        """Take one frame out of the chunks, or set out to receive a large one in place, or return None."""
+    def _parse(self) -> bool:
+        """Take one frame out of the chunks, or set out to receive a large one in place. Return whether a frame was there."""
         chunks = self._chunks
         if not chunks:
-            return None
+            return False
         if len(chunks) > 1:
             data = b"".join(chunks)
             self._chunks = chunks = deque((data,))
         data = chunks[0].lstrip(BELL)  # bells stand between frames only, and no frame begins with their byte
         if len(data) < UP_HEAD.size:
             self._chunks = deque((data,)) if data else deque()
-            return None
+            return False
         kind, length = UP_HEAD.unpack_from(data)
         end = UP_HEAD.size + length
         if len(data) >= end:
             rest = data[end:]
-            self._chunks = deque((rest,)) if rest else deque()
-            return kind, data[UP_HEAD.size : end]
+            self._keep(kind, data[UP_HEAD.size : end], deque((rest,)) if rest else deque())
+            return True
         if length > _CHUNK_BYTES:
             large = memoryview(bytearray(length))
             have = len(data) - UP_HEAD.size
             large[:have] = data[UP_HEAD.size :]
-            self._kind, self._counts = kind, deque((have,))
-            self._large, self._chunks = large, deque()
+            counts, none = deque((have,)), deque[bytes]()
+            self._kind, self._counts, self._large, self._chunks = kind, counts, large, none
         else:
             self._chunks = deque((data,))
-        return None
+        return False
 
 
 class Outgoing:
