@@ -1,0 +1,130 @@
+"""Units that run until a test lets them go. They say that they run by opening a fifo: nobody has to guess when."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import workq
+
+
+def hold(fifo: str) -> int:
+    """Wait in a read, until the other end is closed; return the worker's pid."""
+    with open(fifo, "rb") as file:
+        file.read()
+    return os.getpid()
+
+
+def declare(fifo: str) -> int:
+    """The same, and say so."""
+    with open(fifo, "rb") as file, workq.blocking():
+        file.read()
+    return os.getpid()
+
+
+def spin(fifo: str) -> int:
+    """Compute until the other end is closed."""
+    end = open(fifo, "rb", buffering=0)
+    os.set_blocking(end.fileno(), False)
+    with end:
+        while end.read(1) != b"":
+            sum(range(1000))
+    return os.getpid()
+
+
+def deaf(fifo: str) -> int:
+    """Compute, and ignore every interrupt, until the other end is closed or the process is killed."""
+    fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    while True:
+        try:
+            while os.read(fd, 1) != b"":
+                pass
+            return os.getpid()
+        except BlockingIOError:
+            pass
+        except workq.ExternalInterrupt:
+            pass
+
+
+def sleep(fifo: str) -> None:
+    """Wait for the clock."""
+    with open(fifo, "rb"):
+        time.sleep(600)
+
+
+def wait_for_lock(fifo: str) -> None:
+    """Wait for a lock that nobody gives back."""
+    lock = threading.Lock()
+    with open(fifo, "rb"), lock:
+        lock.acquire()
+
+
+def wait_for_file_lock(fifo: str) -> None:
+    """Wait for a file that another process has locked."""
+    with open(fifo, "rb"):
+        first, second = open(fifo + ".lock", "w"), open(fifo + ".lock", "w")
+        fcntl.flock(first, fcntl.LOCK_EX)
+        fcntl.flock(second, fcntl.LOCK_EX)
+
+
+def wait_for_busy_child(fifo: str) -> None:
+    """Wait for a process that computes."""
+    with open(fifo, "rb"):
+        subprocess.run([sys.executable, "-S", "-c", "while True: pass"], check=False)
+
+
+class Held:
+    """A unit, queued, begun, and running until it is let go. As a context manager it is let go at the end."""
+
+    def __init__(self, wq: Any, folder: Path, function: Callable[[str], object] = hold) -> None:
+        self.fifo = str(folder / f"fifo{next(_numbers)}")
+        os.mkfifo(self.fifo)
+        self.unit = wq.queue(function, self.fifo)
+        self._file: Any = None
+
+    def wait_begun(self) -> Held:
+        """Wait until the unit has opened its end."""
+        old = signal.signal(signal.SIGALRM, _too_late)
+        signal.alarm(20)
+        try:
+            self._file = open(self.fifo, "wb")
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, old)
+        return self
+
+    @property
+    def begun(self) -> bool:
+        """Whether the unit has opened its end; True opens ours."""
+        if self._file is None:
+            try:
+                self._file = os.fdopen(os.open(self.fifo, os.O_WRONLY | os.O_NONBLOCK), "wb")
+            except OSError:
+                return False
+        return True
+
+    def let_go(self) -> None:
+        """Close our end."""
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Held:
+        return self.wait_begun()
+
+    def __exit__(self, *exc: object) -> None:
+        self.let_go()
+
+
+def _too_late(signum: int, frame: object) -> None:
+    raise AssertionError("the unit has not begun within 20 s")
+
+
+_numbers = iter(range(1_000_000_000))
