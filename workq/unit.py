@@ -268,10 +268,8 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         fn(self)
 
     def __await__(self) -> Generator[Any, None, T]:
-        import asyncio
-
         self._run_if_inline()
-        return asyncio.wrap_future(self).__await__()
+        return _awaited(self).__await__()
 
     def set_running_or_notify_cancel(self) -> bool:
         """Not for a unit: its queue runs it."""
@@ -359,6 +357,32 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         if self.value is raw:
             self.value = value if type(value) not in (Raw, Ended) else raw
         return value
+
+
+async def _awaited(unit: Unit[T]) -> T:
+    """Wait in a coroutine; its cancellation is the unit's.
+
+    ``asyncio.wrap_future`` would do, but for a unit that raises StopIteration: no future of asyncio takes that, and before Python 3.13
+    its waiter waits for ever. Raised by a coroutine it becomes a RuntimeError.
+    """
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def tell(_: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(None))
+
+    unit.add_done_callback(tell)
+    try:
+        await ended
+    except asyncio.CancelledError:
+        unit.cancel()
+        raise
+    if unit.cancelled():
+        raise asyncio.CancelledError(f"unit {unit.label} was cancelled")
+    return unit.result()
 
 
 def cancelled(unit: Unit[Any], why: str) -> Ended:

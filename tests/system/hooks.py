@@ -127,3 +127,97 @@ def make_unknown() -> object:
 
 def make_lambda() -> Callable[[int], int]:
     return lambda number: number + 1
+
+
+# ---------------------------------------------------------------- exceptions
+
+
+class Odd(Exception):
+    """An exception whose constructor wants other arguments than it keeps."""
+
+    def __init__(self, code: int, *, reason: str) -> None:
+        super().__init__(f"{reason} ({code})")
+        self.code = code
+        self.reason = reason
+
+
+class Unreadable(Exception):
+    """An exception none of whose texts can be had."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __str__(self) -> str:
+        return str(misbehave(self.how))
+
+    __repr__ = __str__
+
+
+def throw_odd() -> NoReturn:
+    try:
+        raise KeyError("the cause")
+    except KeyError as error:
+        odd = Odd(7, reason="odd")
+        odd.add_note("a note")
+        raise odd from error
+
+
+def throw_in_context() -> NoReturn:
+    try:
+        raise KeyError("the context")
+    except KeyError:
+        raise Odd(7, reason="odd")
+
+
+def throw_group() -> NoReturn:
+    raise ExceptionGroup("several", [Odd(1, reason="first"), ExceptionGroup("inner", [ValueError("second"), Odd(3, reason="third")])])
+
+
+def throw_group_with_lock() -> NoReturn:
+    raise ExceptionGroup("several", [ValueError("first"), ValueError(threading.Lock())])
+
+
+def throw_lock() -> NoReturn:
+    raise ValueError("held", threading.Lock())
+
+
+def throw_unreadable(how: str) -> NoReturn:
+    raise Unreadable(how)
+
+
+def throw_local() -> NoReturn:
+    class Local(Exception):
+        pass
+
+    raise Local("of a function")
+
+
+def throw_chain(length: int) -> NoReturn:
+    error = ValueError(0)
+    for number in range(1, length):
+        following = ValueError(number)
+        following.__cause__ = error
+        error = following
+    raise error
+
+
+def throw(kind: type[BaseException], *args: Any) -> NoReturn:
+    raise kind(*args)
+
+
+def throw_large(size: int) -> NoReturn:
+    raise ValueError("x" * size)
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def announce_and_nap(fifo: str) -> None:
+    """Tell the test that we run, and go on for ever."""
+    announce(fifo)
+    NAPPING.wait()
+
+
+def nap() -> None:
+    NAPPING.wait()

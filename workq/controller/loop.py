@@ -25,7 +25,7 @@ from workq.core.events import CategoryAdded, Event, QueueClosed, Tick
 from workq.core.scheduler import Scheduler
 from workq.engines.protocol import Engine, Exited, Started, StartFailed
 from workq.transport.channel import Frame
-from workq.unit import PENDING, Unit, cancelled
+from workq.unit import PENDING, Ended, Unit, cancelled
 
 if TYPE_CHECKING:
     from workq.controller.controller import Controller
@@ -186,7 +186,7 @@ class Loop:
             deadline = self.core.next_deadline()
             if deadline is not None and deadline <= now:
                 later += self._ask(Tick(), now)
-            self.dispatcher.wanted_dry = bool(self._told)
+            self.dispatcher.wanted_dry = bool(self._told) or any(row.restless or row.beyond > 0 for row in self.core.categories.values())
         for needs_lead in later:
             self.with_lead(needs_lead)
 
@@ -295,6 +295,8 @@ class Loop:
             for waiter in extra.waiters:
                 if unit.cancelled():
                     waiter.add_cancelled(unit)
+                elif type(unit.value) is Ended:
+                    waiter.add_exception(unit)
                 else:
                     waiter.add_result(unit)
             callbacks, extra.callbacks = extra.callbacks, []
