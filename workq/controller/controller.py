@@ -183,8 +183,8 @@ class Controller:
         """Make a queue known to the core, at its first unit."""
         loop = self.running()
         self.queues[queue.number] = queue
+        loop.start()  # first, as it may fail
         loop.tell(QueueOpened(queue.number, queue.category, queue.max_workers))
-        loop.start()
 
     def pause_queue(self, queue: Queue, paused: bool) -> None:
         """Have workers take no new unit of a queue, or take them again."""

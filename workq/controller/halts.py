@@ -94,7 +94,8 @@ class Halts:
         if not worker.leaving:
             self._report(worker, halt)
         if not worker.ready and not worker.leaving:
-            self.note_start_failure(worker.category, str(halt))
+            why = f"{worker.killed_for}: " if worker.killed_for is not None else ""
+            self.note_start_failure(worker.category, why + str(halt))
         for unit in all_lost:
             self._blame(unit, worker, halt, begun_s if unit is lost else None)
         loop.nested.worker_gone(worker)

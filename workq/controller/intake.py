@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from workq.controller.records import Call, Options, Queue
-from workq.errors import ArgumentError
+from workq.errors import ArgumentError, LaunchError, WorkqError
 from workq.errors import QueueClosed as QueueClosedError
 from workq.transport import codec
 from workq.unit import PENDING, Unit
@@ -66,7 +66,7 @@ class Intake:
         if queue.room:
             self._dispatch()
         elif (queue.depth() if priority else len(queue.pending)) > queue.told:
-            self._tell()
+            self._tell(unit)
         else:
             self._ticks += 1
             if self._ticks >= queue.poll_each:
@@ -87,11 +87,18 @@ class Intake:
             loop.look_at(self._queue)
             raise
 
-    def _tell(self) -> None:
+    def _tell(self, unit: Unit[Any]) -> None:
         queue = self._queue
         if not queue.opened:
             queue.opened = True
-            self._controller.open_queue(queue)
+            try:
+                self._controller.open_queue(queue)
+            except (OSError, ImportError, RuntimeError) as error:  # no descriptors, no threads: nothing is queued, and later it may go
+                queue.opened = False
+                queue.backlog(unit.call.options.priority).remove(unit)
+                if isinstance(error, WorkqError):
+                    raise
+                raise LaunchError(f"workq cannot start: {error}") from error
         self._controller.running().look_at(queue)
 
     def _refuse(self) -> None:

@@ -62,6 +62,10 @@ class Bell:
                 self._open = False
                 os.close(self.fd)
 
+    def __del__(self) -> None:
+        if hasattr(self, "_open"):  # whoever made it may have failed right afterwards
+            self.close()
+
 
 class Follower:
     """A thread that waits while another leads."""
