@@ -79,10 +79,11 @@ class Ended:
 class Extra:
     """What a unit needs only when somebody waits for it in another way than ``result()``, or when it is not an ordinary one."""
 
-    __slots__ = ("attempts", "callbacks", "condition", "history", "noted", "notes", "notified", "output", "stopping", "waiters")
+    __slots__ = ("attempts", "callbacks", "condition", "history", "lock", "noted", "notes", "notified", "output", "stopping", "waiters")
 
     def __init__(self) -> None:
-        self.condition = threading.Condition()
+        self.lock = threading.RLock()  # taken by `with`, and not by way of the condition, whose methods an exception may leave half done
+        self.condition = threading.Condition(self.lock)
         self.waiters: list[Any] = []
         self.callbacks: list[Callable[[Any], object]] = []
         self.notified = False
@@ -94,7 +95,7 @@ class Extra:
         self.noted = 0  # the attempt whose output and notes were taken in
 
 
-_making = threading.Lock()
+_making = threading.RLock()  # a signal handler or a finalizer may come here while its own thread is here
 
 
 class Unit(Future, Generic[T]):  # type: ignore[type-arg]
@@ -261,7 +262,7 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         """Have ``fn(unit)`` called once it has ended: in workq's delivery thread, or here and now if it has ended already."""
         check_callable("fn", fn)
         extra = self.need_extra()
-        with extra.condition:
+        with extra.lock:
             if self.value is PENDING:
                 extra.callbacks.append(fn)
                 return
@@ -332,8 +333,9 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         """Return the rest of it, made now if nobody had asked before."""
         if self.extra is None:
             with _making:
+                made = Extra()
                 if self.extra is None:
-                    self.extra = Extra()
+                    self.extra = made
         return self.extra
 
     def _run_if_inline(self) -> None:

@@ -53,7 +53,7 @@ class Controller:
 
     inline = False  # units run in workers, and not in whoever waits for them (as in workq/inline.py)
     _default: Controller | None = None
-    _default_lock = threading.Lock()
+    _default_lock = threading.RLock()  # this and the other one: a signal handler may queue while its own thread begins to
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Controller:
         self._make_engine = engine
         self._start_method = start_method or os.environ.get("WORKQ_START_METHOD", "launcher")
         self._launcher_argv = launcher_argv
-        self._opening = threading.Lock()
+        self._opening = threading.RLock()
         self.loop: Loop | None = None
         self.halts: list[Halt] = []
         self.halt_callbacks: list[Callable[[Halt], object]] = []
@@ -97,7 +97,10 @@ class Controller:
         with cls._default_lock:
             controller = cls._default
             if controller is None or controller.closed or controller.forked:
-                controller = cls._default = cls()
+                made = cls()
+                if cls._default is controller:
+                    cls._default = made
+                controller = cls._default
             return controller
 
     def running(self) -> Loop:
@@ -108,7 +111,9 @@ class Controller:
         self.check_usable()
         with self._opening:
             if self.loop is None:
-                self.loop = Loop(self, self._engine)
+                made = Loop(self, self._engine)
+                if self.loop is None:
+                    self.loop = made
         return self.loop
 
     def _engine(self, bells: tuple[int, int]) -> Engine:
@@ -206,18 +211,20 @@ class Controller:
         loop = self.running()
         lock = loop.dispatcher.lock
         if not lock._is_owned():  # type: ignore[attr-defined]
-            with lock:
-                if unit.value is not PENDING:
-                    return unit.cancelled()
-                if loop.dispatcher.waits(unit):
-                    unit.call.queue.unusual = True
-                    unit.value = cancelled(unit, "before it had begun")
-                    unit.call.queue.cancelled += 1
-                    unit.call.queue.ended.append(unit)
-                    loop.dispatcher.trim(unit.call.queue)
-            if unit.value is not PENDING:
-                if unit.extra is not None:
+            try:
+                with lock:
+                    if unit.value is not PENDING:
+                        return unit.cancelled()
+                    if loop.dispatcher.waits(unit):
+                        unit.call.queue.unusual = True
+                        unit.value = cancelled(unit, "before it had begun")
+                        unit.call.queue.cancelled += 1
+                        unit.call.queue.ended.append(unit)
+                        loop.dispatcher.trim(unit.call.queue)
+            finally:  # also where an exception of a signal handler strikes
+                if unit.value is not PENDING and unit.extra is not None:
                     loop.after_end(unit)
+            if unit.value is not PENDING:
                 loop.lead.wake_all()
                 return True
         loop.command(loop.stop_unit, unit)
@@ -314,7 +321,7 @@ _living: weakref.WeakSet[Controller] = weakref.WeakSet()
 
 def _forget_in_child() -> None:
     """After a fork of the application: the child's copy refuses use, and touches nothing of the parent's."""
-    Controller._default_lock = threading.Lock()
+    Controller._default_lock = threading.RLock()
     Controller._default = None
     for controller in list(_living):
         controller.forked = True

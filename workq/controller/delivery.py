@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from workq.transport.records import load_record
@@ -30,29 +30,27 @@ class Delivery:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._jobs: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._wake = threading.Semaphore(0)
-        self._starting = threading.Lock()
+        self._jobs: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]]] = SimpleQueue()  # may be put to in the middle of a put
+        self._starting = threading.RLock()
         self._thread: threading.Thread | None = None
         self._dropped = 0
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have a function of the application called."""
-        self._jobs.append((function, arguments))
-        self._wake.release()
+        self._jobs.put((function, arguments))
         if self._thread is None:
             self._start()
 
     def record(self, worker: Worker, data: bytes) -> None:
         """Have a worker's log record handled by this process's loggers."""
-        if len(self._jobs) < MOST_PENDING_RECORDS:
+        if self._jobs.qsize() < MOST_PENDING_RECORDS:
             self.call(_handle_record, worker, data)
         else:
             self._dropped += 1
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until everything that was added before has been delivered; at once in the delivery thread itself."""
-        if self._thread is None or threading.current_thread() is self._thread or not self._jobs:
+        if self._thread is None or threading.current_thread() is self._thread or self._jobs.empty():
             return True
         done = threading.Event()
         self.call(done.set)
@@ -67,19 +65,22 @@ class Delivery:
         thread.join(timeout_s)
 
     def _start(self) -> None:
+        try:
+            threading.Thread(target=self._begin, name=f"{self._name}-delivery", daemon=True).start()
+        except RuntimeError:  # the interpreter is ending: nobody is there to be called
+            return
+
+    def _begin(self) -> None:
+        """Be the thread, if no other is: an exception of a signal handler, or a second thread, can have two started."""
         with self._starting:
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name=f"{self._name}-delivery", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # the interpreter is ending: nobody is there to be called
-                    return
-                self._thread = thread
+            if self._thread is not None:
+                return
+            self._thread = threading.current_thread()
+        self._run()
 
     def _run(self) -> None:
         while True:
-            self._wake.acquire()
-            function, arguments = self._jobs.popleft()
+            function, arguments = self._jobs.get()
             if function is _stop:
                 self._thread = None
                 return

@@ -14,6 +14,7 @@ from workq.errors import QueueClosed as QueueClosedError
 from workq.transport import codec
 from workq.unit import PENDING, Unit
 
+OFTEN = (KeyError, TypeError, AttributeError, ValueError, RecursionError, _pickle.PicklingError)  # what is raised for what pickle cannot do
 MOST_CALLS = 1000  # functions that one queue remembers; beyond, the function travels with each unit
 PLAIN = Options()
 
@@ -48,8 +49,10 @@ class Intake:
                 data = codec.dump_arguments(args, kwargs, function)
         except KeyboardInterrupt:
             raise
-        except BaseException:  # seen for the first time, or something that pickle cannot do, or that raises whatever it likes
+        except BaseException as error:  # seen for the first time, or something that pickle cannot do, or that raises whatever it likes
             call, data = self._slowly(function, args, kwargs)
+            if not isinstance(error, OFTEN):  # and now it can be done: what was raised was not pickle's, but a signal handler's
+                raise
         unit: Unit[Any] = _new(Unit)  # filled here: a call of __init__ would cost as much as all the rest of it
         unit.call = call
         unit.data = data
@@ -59,19 +62,23 @@ class Intake:
         unit.extra = unit.worker_record = None
         unit.started_ns = unit.ended_ns = 0
         priority = self.options.priority
-        if priority:
-            queue.backlog(priority).append(unit)
-        else:
-            queue.pending.append(unit)
-        if queue.room:
-            self._dispatch()
-        elif (queue.depth() if priority else len(queue.pending)) > queue.told:
+        try:
+            if priority:
+                queue.backlog(priority).append(unit)
+            else:
+                queue.pending.append(unit)
+            if queue.room:
+                self._dispatch()
+            elif (queue.depth() if priority else len(queue.pending)) > queue.told:
+                self._tell(unit)
+            else:
+                self._ticks += 1
+                if self._ticks >= queue.poll_each:
+                    self._ticks = 0
+                    self._controller.running().lead.try_pump()
+        except BaseException:  # a signal handler's: the unit may be in the queue, and then it must not stay there
             self._tell(unit)
-        else:
-            self._ticks += 1
-            if self._ticks >= queue.poll_each:
-                self._ticks = 0
-                self._controller.running().lead.try_pump()
+            raise
         return unit
 
     def _dispatch(self) -> None:
@@ -80,19 +87,15 @@ class Intake:
         if lock._is_owned():  # type: ignore[attr-defined]
             loop.look_at(self._queue)  # a signal handler or a finalizer, in the middle of a dispatch: the controller goes on
             return
-        try:
-            with lock:
-                loop.dispatcher.dispatch(self._queue)
-        except BaseException:
-            loop.look_at(self._queue)
-            raise
+        with lock:
+            loop.dispatcher.dispatch(self._queue)
 
     def _tell(self, unit: Unit[Any]) -> None:
         queue = self._queue
         if not queue.opened:
-            queue.opened = True
             try:
                 self._controller.open_queue(queue)
+                queue.opened = True  # afterwards: where an exception of a signal handler strikes, the next unit opens it
             except (OSError, ImportError, RuntimeError) as error:  # no descriptors, no threads: nothing is queued, and later it may go
                 queue.opened = False
                 queue.backlog(unit.call.options.priority).remove(unit)

@@ -21,7 +21,7 @@ from workq.controller.blocking import BlockedJudge
 from workq.controller.dispatch import Dispatcher
 from workq.controller.records import NEVER, Batch, Queue, Worker
 from workq.controller.waiting import STREAM_S, Bell, Lead, expects
-from workq.core.events import CategoryAdded, Event, QueueClosed, Tick
+from workq.core.events import CategoryAdded, Event, QueueClosed, QueueOpened, Tick
 from workq.core.scheduler import Scheduler
 from workq.engines.protocol import Engine, Exited, Started, StartFailed
 from workq.transport.channel import Frame
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from workq.controller.controller import Controller
 
 logger = logging.getLogger("workq")
+
+LOCK_S = 1.0  # a unit's lock is held for microseconds; who holds it for longer was struck by an exception, and will not give it back
 
 
 class Loop:
@@ -59,11 +61,12 @@ class Loop:
         self.nested = nested.Nested(self)
         self.thread: threading.Thread | None = None
         self.closing = False
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
         self._events: deque[Event] = deque()  # for the core, from any thread
         self._commands: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()  # for us, from any thread
         self.attention: set[Queue] = set()  # queues whose backlog the core should hear of; any thread adds
         self._told: set[Queue] = set()  # queues that the core believes to be waiting
+        self._ends: deque[Unit[Any]] = deque()  # units of which somebody must be told, from any thread
         self._epoll = select.epoll()
         self._epoll.register(self.bell_fd, select.EPOLLIN)
         self._epoll.register(self.engine.fileno(), select.EPOLLIN)
@@ -94,15 +97,21 @@ class Loop:
         """Have the controller look at a queue's backlog."""
         self.attention.add(queue)
         self.ring()
+        if self.thread is None:
+            self.start()
 
     def start(self) -> None:
         """Start the thread, at the first unit."""
         if self.thread is None:
-            with self._starting:
-                if self.thread is None:
-                    thread = threading.Thread(target=self._run, name=f"{self.controller.name}-controller", daemon=True)
-                    thread.start()
-                    self.thread = thread
+            threading.Thread(target=self._begin, name=f"{self.controller.name}-controller", daemon=True).start()
+
+    def _begin(self) -> None:
+        """Be the thread, if no other is: an exception of a signal handler, or a second thread, can have two started."""
+        with self._starting:
+            if self.thread is not None:
+                return
+            self.thread = threading.current_thread()
+        self._run()
 
     # ------------------------------------------------------------ the loop
 
@@ -118,7 +127,7 @@ class Loop:
 
     def _wait(self) -> list[tuple[int, int]]:
         """Wait until something happens or is due."""
-        if self._commands or self._events:
+        if self._commands or self._events or self._ends:
             return []
         due = [self._heartbeat_due if self.by_number else None, self.core.next_deadline(), self.engine.next_deadline()]
         due += [self._recall_due, self.stops.next_check, self.judge.next_look]
@@ -138,7 +147,9 @@ class Loop:
             if fd == self.bell_fd:
                 self._drain_bell()
         engine_events = list(self.engine.events())
-        commands, self._commands = self._commands, deque()
+        while self._ends:
+            self._tell_end(self._ends.popleft())
+        commands = [self._commands.popleft() for _ in range(len(self._commands))]
         must = bool(commands or engine_events) or self.stops.due(begun) or self._recall_due is not None or self._recall_possible()
         must = must or any(expects(worker) for worker in self.dispatcher.workers)
         again = False
@@ -166,7 +177,7 @@ class Loop:
         except BlockingIOError:
             pass
 
-    def _with_the_lead(self, engine_events: list[Any], commands: deque[Any], now: float) -> None:
+    def _with_the_lead(self, engine_events: list[Any], commands: list[Any], now: float) -> None:
         for event in engine_events:
             self._engine_event(event, now)
         for function, arguments in commands:
@@ -180,7 +191,10 @@ class Loop:
         later: list[Callable[[], object]] = []
         with self.dispatcher.lock:
             while self._events:
-                later += self._ask(self._events.popleft(), now)
+                event = self._events.popleft()
+                if type(event) is QueueOpened and event.queue in self.core.queues:
+                    continue  # told twice: an exception struck whoever told it
+                later += self._ask(event, now)
             for fact in facts.gather(self):  # each is found when it is told: an order may have made the next one untrue
                 later += self._ask(fact, now)
             deadline = self.core.next_deadline()
@@ -284,14 +298,25 @@ class Loop:
     # ------------------------------------------------------------ ends of units
 
     def after_end(self, unit: Unit[Any]) -> None:
-        """A unit that has an `extra` has ended: wake who waits in another way, and hand its callbacks over. Runs no user code."""
+        """A unit that has an `extra` has ended: have those told that wait in another way. Any thread, and more than once does no harm."""
+        if threading.current_thread() is self.thread:
+            self._tell_end(unit)
+        else:
+            self._ends.append(unit)  # not here: an exception of a signal handler could stop us between two of those who wait
+            self.ring()
+
+    def _tell_end(self, unit: Unit[Any]) -> None:
+        """Wake who waits for a unit in another way, and hand its callbacks over. Runs no user code."""
         extra = unit.extra
-        assert extra is not None
-        with extra.condition:
+        if extra is None or unit.value is PENDING:
+            return
+        held = extra.lock.acquire(timeout=LOCK_S)  # unless concurrent.futures was struck while it held it
+        try:
             if extra.notified:
                 return
             extra.notified = True
-            extra.condition.notify_all()
+            if held:
+                extra.condition.notify_all()
             for waiter in extra.waiters:
                 if unit.cancelled():
                     waiter.add_cancelled(unit)
@@ -300,6 +325,9 @@ class Loop:
                 else:
                     waiter.add_result(unit)
             callbacks, extra.callbacks = extra.callbacks, []
+        finally:
+            if held:
+                extra.lock.release()
         for callback in callbacks:
             self.controller.delivery.call(callback, unit)
         if extra.stopping is not None:

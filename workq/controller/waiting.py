@@ -317,7 +317,8 @@ class Lead:
     def _watch_sockets(self) -> None:
         wanted = {worker.lane.socket.fileno() for worker in self._dispatcher.workers if expects(worker)}
         for fd in self._sockets - wanted:
-            self._poll.unregister(fd)
+            with contextlib.suppress(KeyError):  # an exception struck us here before
+                self._poll.unregister(fd)
         for fd in wanted - self._sockets:
             self._poll.register(fd, select.POLLIN)
         self._sockets = wanted
