@@ -177,6 +177,10 @@ class Dispatcher:
             worker.forming = None
         for batch in tuple(worker.batches):
             if not batch.sent:
+                if batch.tried and (batch.at or GHOST in batch.units):  # it was read from, so it was sent; only that was not noted
+                    batch.sent = True
+                    continue
+                batch.tried = True
                 worker.next_number = batch.first + len(batch.units)
                 worker.words[WAIT] = self.want
                 calls = set(map(_call_of, batch.units))
@@ -441,6 +445,7 @@ class Dispatcher:
         1. Lower LIMIT to what is announced. 2. Fence, here and there. 3. Look at what is announced now: nothing beyond it can begin.
         A unit between the two looks is in doubt: it stays, and the worker says whether it ran or was skipped.
         """
+        self.mend(worker)
         words = worker.words
         words[LIMIT] = max(words[STARTED], words[FINISHED])
         worker.limited = True

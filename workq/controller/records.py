@@ -55,7 +55,7 @@ class Batch:
     is struck by an exception of a signal handler between two steps leaves nothing that the next reader cannot take up.
     """
 
-    __slots__ = ("at", "done", "first", "queue", "sent", "units")
+    __slots__ = ("at", "done", "first", "queue", "sent", "tried", "units")
 
     def __init__(self, queue: Queue, first: int) -> None:
         self.queue = queue
@@ -64,6 +64,7 @@ class Batch:
         self.at = 0
         self.done = 0  # how many have returned, and are not yet counted with the queue's
         self.sent = False
+        self.tried = False  # it was begun to be sent; whether it was is not known before `sent` is set
 
 
 class Worker:
