@@ -25,6 +25,7 @@ class Settings(NamedTuple):
     interrupt_repeat_s: float = 0.03  # the exception can be swallowed by a __del__, so it is sent again
     delete_timeout_s: float = 1.0  # from the interrupt to the kill
     close_timeout_s: float = 5.0  # a worker that was asked to leave is killed after this
+    exit_drain_s: float = 60.0  # queues with at_exit="drain" are waited for this long when the interpreter ends
 
     # -- the hot path
     batch_target_s: float = 0.001  # measured work in one batch

@@ -62,6 +62,9 @@ class WorkMgr:
         name: Shown in tables, messages and log records. Default: the category's name and a number.
         delete_timeout: Seconds between the interrupt of a unit that has to stop and the kill of its worker.
         output: ``"stream"``: what units print is written to this process's stdout and stderr by whoever waits; ``"discard"``: nothing is.
+        at_exit: What becomes of its units that have not ended when the interpreter ends: ``"cancel"``: what waits is dropped, what
+            runs is interrupted, and killed after ``delete_timeout``; ``"drain"``: they are waited for, for ``Settings.exit_drain_s`` at
+            most; ``"kill"``: they are killed at once. A warning counts what was dropped.
         controller: Default: the one that all queues share.
 
     Raises:
@@ -83,6 +86,7 @@ class WorkMgr:
         name: str | None = None,
         delete_timeout: float = 1.0,
         output: str = "stream",
+        at_exit: str = "cancel",
         controller: Controller | None = None,
     ) -> None:
         _check_workers(num_workers)
@@ -90,6 +94,8 @@ class WorkMgr:
         check_name("name", name)
         if output not in ("stream", "discard"):
             raise ArgumentError(f"output must be 'stream' or 'discard', not {output!r}")
+        if at_exit not in ("cancel", "drain", "kill"):
+            raise ArgumentError(f"at_exit must be 'cancel', 'drain' or 'kill', not {at_exit!r}")
         if controller is not None and not isinstance(controller, Controller):
             raise ArgumentError(f"controller must be a workq.Controller or None, not {controller!r}")
         self.controller: Any = controller or _controller_here()
@@ -106,6 +112,7 @@ class WorkMgr:
             self.controller, number, name or f"{category}-{number}", category, max(1, min(wanted, limits.max_workers)), float(delete_timeout)
         )
         self._row.output_to = output
+        self._row.at_exit = at_exit
         if self._inline:
             self.controller.adopt(self._row)
         self._views: dict[Options, View] = {}
@@ -197,7 +204,7 @@ class WorkMgr:
         check_timeout(timeout)
         if self._row.opened:
             row = self._row
-            self.controller.wait(lambda: not row.busy(), timeout, f"queue {row.name} has not ended its units")
+            self._wait(lambda: not row.busy(), timeout, f"queue {row.name} has not ended its units")
             self.controller.delivery.drain(1.0)
             row.emit()
         failures = []
@@ -231,7 +238,16 @@ class WorkMgr:
             if not row.busy():
                 unit = _next_ended(row)
                 return unit
-            self.controller.wait(lambda: bool(row.ended) or not row.busy(), timeout, f"no unit of queue {row.name} has ended")
+            self._wait(lambda: bool(row.ended) or not row.busy(), timeout, f"no unit of queue {row.name} has ended")
+
+    def _wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
+        """Wait for units of this queue. Ctrl-C ends them: interrupted at the first, killed at the second."""
+        try:
+            self.controller.wait(ready, timeout, what)
+        except KeyboardInterrupt:
+            if type(self.controller) is Controller:
+                self.controller.break_off(self._row)
+            raise
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Unit[Any]]:
         """Yield the units of this queue as they end, until none is outstanding; each is handed out once.
@@ -257,7 +273,7 @@ class WorkMgr:
             return
         self.controller.close_queue(row)
         if row.opened and not self.controller.forked and not self.controller.closed:
-            self.controller.wait(lambda: not row.busy() and row.gone, row.delete_timeout_s + 5.0, f"queue {row.name} has not ended")
+            self._wait(lambda: not row.busy() and row.gone, row.delete_timeout_s + 5.0, f"queue {row.name} has not ended")
             row.emit()
 
     def __enter__(self) -> Self:

@@ -23,6 +23,8 @@ from workq.core.states import UnitState, WorkerState
 from workq.engines.protocol import Engine
 from workq.errors import ArgumentError, CategoryError, ForkedError, Halt
 from workq.errors import QueueClosed as QueueClosedError
+from workq import unit as unit_module
+from workq.transport import board
 from workq.unit import PENDING, Unit, cancelled
 
 if TYPE_CHECKING:
@@ -147,6 +149,30 @@ class Controller:
         self.delivery.close(timeout)
         _living.discard(self)
 
+    def end_queues(self) -> int:
+        """Begin to end the queues that are not to be drained at the interpreter's exit; return how many units that drops."""
+        dropped = 0
+        for queue in list(self.queues.values()):
+            if self.loop is not None and queue.at_exit != "drain" and queue.owner is None:
+                dropped += queue.open_units()
+                if queue.at_exit == "kill":
+                    self.break_off(queue, kill=True)
+                self.close_queue(queue)
+        return dropped
+
+    def drain_queues(self) -> int:
+        """Wait for the queues that are to be drained at the interpreter's exit; return how many of their units have not ended in time."""
+        queues = [queue for queue in list(self.queues.values()) if queue.at_exit == "drain" and queue.owner is None]
+        if self.loop is None or not any(queue.busy() for queue in queues):
+            return 0
+        try:
+            self.wait(lambda: not any(queue.busy() for queue in queues), self.settings.exit_drain_s, "")
+        except (TimeoutError, RuntimeError, KeyboardInterrupt):
+            pass
+        for queue in queues:
+            queue.emit()
+        return sum(queue.open_units() for queue in queues)
+
     def __enter__(self) -> Controller:
         return self
 
@@ -240,9 +266,18 @@ class Controller:
     def wait_unit(self, unit: Unit[Any], timeout: float | None) -> None:
         """Wait until a unit has ended. Raises TimeoutError."""
         loop = self.loop
-        if timeout is None and loop is not None and not self.forked and loop.lead.wait_lone(unit.done):
-            return
-        self.wait(lambda: unit.value is not PENDING, timeout, f"unit {unit.label} has not ended")
+        try:
+            if timeout is None and loop is not None and not self.forked and loop.lead.wait_lone(unit.done):
+                return
+            self.wait(lambda: unit.value is not PENDING, timeout, f"unit {unit.label} has not ended")
+        except KeyboardInterrupt:
+            self.break_off(unit.call.queue, unit)
+            raise
+
+    def break_off(self, queue: Queue, unit: Unit[Any] | None = None, *, kill: bool = False) -> None:
+        """Somebody has pressed Ctrl-C while this was waited for: cancel the unit, or all open ones; at the second time kill them."""
+        if self.loop is not None and not self.forked and not self.closed:
+            self.loop.command(self.loop.break_off, queue, unit, kill)
 
     def wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
         """Wait until `ready()`. Raises TimeoutError that says `what` after ``timeout`` seconds."""
@@ -323,6 +358,8 @@ def _forget_in_child() -> None:
     """After a fork of the application: the child's copy refuses use, and touches nothing of the parent's."""
     Controller._default_lock = threading.RLock()
     Controller._default = None
+    unit_module._making._at_fork_reinit()  # type: ignore[attr-defined]  # another thread of the parent may have held it
+    board._fence_lock._at_fork_reinit()  # type: ignore[attr-defined]
     for controller in list(_living):
         controller.forked = True
         for queue in list(controller.queues.values()):
@@ -331,13 +368,30 @@ def _forget_in_child() -> None:
 
 
 def _close_at_exit() -> None:
-    """The interpreter ends: bounded in time, one warning that counts what was dropped."""
+    """The interpreter ends: bounded in time, one warning that counts what was dropped.
+
+    1. Queues that are not to be drained begin to end. 2. Those that are to be are waited for. 3. What is still open is dropped.
+    """
+    controllers = list(_living)
+    dropped = 0
+    for controller in controllers:
+        dropped += controller.end_queues()
+    for controller in controllers:
+        dropped += controller.drain_queues()
+    if dropped:
+        _warn(f"the interpreter ends: {dropped} units that had not ended are dropped; sync() waits for them, and so does at_exit='drain'")
     deadline = time.monotonic() + 5.0
-    for controller in list(_living):
-        dropped = sum(queue.open_units() for queue in list(controller.queues.values()))
-        if dropped:
-            logger.warning("the interpreter ends: %d units that had not ended are dropped; wq.sync() waits for them", dropped)
+    for controller in controllers:
         controller.close(max(0.1, deadline - time.monotonic()))
+
+
+def _warn(message: str) -> None:
+    """Log a warning, and show it on stderr where nobody has set up logging: it is too late for that now."""
+    record = logger.makeRecord(logger.name, logging.WARNING, __file__, 0, message, (), None)
+    logger.handle(record)
+    handlers = [*logger.handlers, *(logging.getLogger().handlers if logger.propagate else ())]
+    if logging.lastResort is not None and all(isinstance(handler, logging.NullHandler) for handler in handlers):
+        logging.lastResort.handle(record)
 
 
 os.register_at_fork(after_in_child=_forget_in_child)

@@ -135,6 +135,7 @@ class Dispatcher:
         if worker.told_blocked or worker.outgoing.waiting or worker.leaving or worker.exited or worker.allowance is not None:
             return False
         batch = worker.forming = Batch(queue, worker.next_number)
+        batch.tried = True
         units = batch.units
         units.extend(starmap(pending.popleft, _ONCE))
         worker.batches.append(batch)

@@ -364,6 +364,15 @@ class Loop:
         """A unit was cancelled that is in a worker's hands."""
         self.stops.stop(unit, "it was asked to")
 
+    def break_off(self, queue: Queue, unit: Unit[Any] | None, kill: bool) -> None:
+        """Cancel a unit, or all of a queue's that are open; kill those that were asked to end before, or all."""
+        for one in queue.open_list() if unit is None else (unit,):
+            if one.value is PENDING:
+                again = one.extra is not None and one.extra.stopping is not None
+                self.stops.stop(one, "somebody pressed Ctrl-C")
+                if kill or again:
+                    self.stops.kill_now(one)
+
     def delete_queue(self, queue: Queue) -> None:
         """Drop what waits, stop what runs, and tell the core."""
         queue.closed = True

@@ -144,6 +144,7 @@ class Queue:  # weakly referred to by its controller
         self.outputs: deque[Unit[Any]] = deque()  # with output that was not yet emitted
         self.emitting = False
         self.output_to: str = "stream"
+        self.at_exit: str = "cancel"
         self.paused = False
         self.opened = False  # the core knows it
         self.gone = False  # the core has forgotten it

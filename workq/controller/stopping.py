@@ -78,6 +78,13 @@ class Stops:
         extra = row.unit.extra
         return extra is not None and extra.stopping is None
 
+    def kill_now(self, unit: Unit[Any]) -> None:
+        """Kill the worker of a unit that was asked to end, without waiting any longer. With the lead."""
+        for unit_id, row in list(self._rows.items()):
+            if row.unit is unit:
+                with self._loop.dispatcher.lock:
+                    self.kill(WorkerId(int(row.worker.number)), unit_id)
+
     # ------------------------------------------------------------ the rungs (with lead and lock)
 
     def interrupt(self, number: WorkerId, unit_id: UnitId) -> None:
