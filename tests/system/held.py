@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import workq
+from tests.support import wait_until
 
 
 def hold(fifo: str) -> int:
@@ -42,14 +42,16 @@ def spin(fifo: str) -> int:
 
 def deaf(fifo: str) -> int:
     """Compute, and ignore every interrupt, until the other end is closed or the process is killed."""
-    fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    fd = os.open(fifo, os.O_RDONLY)
+    os.set_blocking(fd, False)
     while True:
         try:
-            while os.read(fd, 1) != b"":
-                pass
-            return os.getpid()
-        except BlockingIOError:
-            pass
+            while True:
+                try:
+                    if os.read(fd, 1) == b"":
+                        return os.getpid()
+                except BlockingIOError:
+                    pass
         except workq.ExternalInterrupt:
             pass
 
@@ -92,13 +94,7 @@ class Held:
 
     def wait_begun(self) -> Held:
         """Wait until the unit has opened its end."""
-        old = signal.signal(signal.SIGALRM, _too_late)
-        signal.alarm(20)
-        try:
-            self._file = open(self.fifo, "wb")
-        finally:
-            signal.alarm(0)
-            signal.signal(signal.SIGALRM, old)
+        wait_until(lambda: self.begun, what=f"{self.unit!r} has begun")
         return self
 
     @property
@@ -121,10 +117,6 @@ class Held:
 
     def __exit__(self, *exc: object) -> None:
         self.let_go()
-
-
-def _too_late(signum: int, frame: object) -> None:
-    raise AssertionError("the unit has not begun within 20 s")
 
 
 _numbers = iter(range(1_000_000_000))
