@@ -102,7 +102,7 @@ class Controller:
                 made = cls()
                 if cls._default is controller:
                     cls._default = made
-                controller = cls._default
+                controller = cls._default or made
             return controller
 
     def running(self) -> Loop:
