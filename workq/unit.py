@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from workq.arguments import check_callable, check_timeout
 from workq.core.states import UNIT_ENDS, UnitState
 from workq.errors import PicklingError, ResultError, UnitCancelled, UnitTimeout, WorkqError
-from workq.transport import codec
+from workq.transport import codec, segments
 
 if TYPE_CHECKING:
     from workq.controller.records import Call, Worker
@@ -52,6 +52,39 @@ class Raw:
     def __init__(self, payload: bytes | memoryview) -> None:
         self.payload = payload
 
+    def load(self) -> Any:
+        """Unpickle it."""
+        return codec.load(self.payload)
+
+
+class SegmentRaw:
+    """A result that lies in a segment of its worker, mapped but not yet read."""
+
+    __slots__ = ("_lengths", "_mapping", "_number", "_worker")
+
+    def __init__(self, worker: Worker, number: int, fd: int, lengths: list[int]) -> None:
+        self._worker = worker
+        self._number = number
+        self._lengths = lengths
+        self._mapping = segments.map_private(fd, lengths)
+
+    def load(self) -> Any:
+        """Unpickle without a copy; the worker may write there again once nobody has a view of it."""
+        reading = segments.Reading(self._number, self._mapping, self._lengths)
+        try:
+            return reading.load()
+        finally:
+            self._number = 0
+            self._worker.lent.append(reading)
+
+    def payload(self) -> bytes:
+        """Return the value pickled in one piece, for a worker whose unit waits for it."""
+        return codec.dump_value(self.load())
+
+    def __del__(self) -> None:
+        if self._number:  # nobody has asked for it
+            self._worker.freed.append(self._number)
+
 
 class Ended:
     """How a unit ended other than by returning."""
@@ -79,7 +112,7 @@ class Ended:
 class Extra:
     """What a unit needs only when somebody waits for it in another way than ``result()``, or when it is not an ordinary one."""
 
-    __slots__ = ("attempts", "callbacks", "condition", "history", "lock", "noted", "notes", "notified", "output", "stopping", "waiters")
+    __slots__ = ("attempts", "callbacks", "condition", "history", "lock", "noted", "notes", "notified", "output", "segment", "stopping", "waiters")
 
     def __init__(self) -> None:
         self.lock = threading.RLock()  # taken by `with`, and not by way of the condition, whose methods an exception may leave half done
@@ -91,10 +124,12 @@ class Extra:
         self.history: list[str] = []  # how its earlier attempts ended
         self.stopping: UnitState | None = None  # CANCELLED or TIMED_OUT once it has been asked to end
         self.output: list[tuple[int, str]] = []
+        self.segment: segments.Segment | None = None  # in which its arguments lie
         self.notes: list[str] = []
         self.noted = 0  # the attempt whose output and notes were taken in
 
 
+RAW = frozenset({Raw, SegmentRaw})
 _making = threading.RLock()  # a signal handler or a finalizer may come here while its own thread is here
 
 
@@ -237,12 +272,14 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         if value is PENDING:
             self.call.queue.controller.wait_unit(self, timeout)
             value = self.value
-        self.data = ASKED
         queue = self.call.queue
+        if self.data is not ASKED:
+            self.data = ASKED
+            queue.let_go(self)
         if queue.outputs:
             queue.emit()
         kind = type(value)
-        if kind is Raw:
+        if kind in RAW:
             value = self._read(value)
         elif kind is Ended:
             raise value.exception()
@@ -312,7 +349,7 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
     @property
     def _exception(self) -> BaseException | None:
         value = self.value
-        if type(value) is Raw:
+        if type(value) in RAW:
             try:
                 self._read(value)
             except ResultError as error:
@@ -325,7 +362,7 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         value = self.value
         if value is PENDING or type(value) is Ended:
             return None
-        return self._read(value) if type(value) is Raw else value
+        return self._read(value) if type(value) in RAW else value
 
     # ------------------------------------------------------------ inside
 
@@ -344,10 +381,10 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         if controller.inline and self.value is PENDING:
             controller.wait_unit(self, None)
 
-    def _read(self, raw: Raw) -> Any:
+    def _read(self, raw: Raw | SegmentRaw) -> Any:
         """Unpickle the result, once; what goes wrong becomes how the unit ended."""
         try:
-            value = codec.load(raw.payload)
+            value = raw.load()
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -357,7 +394,7 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
                 self.value = Ended(UnitState.FAILED, failure)
             raise failure from error
         if self.value is raw:
-            self.value = value if type(value) not in (Raw, Ended) else raw
+            self.value = value
         return value
 
 

@@ -23,6 +23,7 @@ from workq.core.states import UnitState, WorkerState
 from workq.engines.protocol import Engine
 from workq.errors import ArgumentError, CategoryError, ForkedError, Halt
 from workq.errors import QueueClosed as QueueClosedError
+from workq.transport.segments import Pool
 from workq import unit as unit_module
 from workq.transport import board
 from workq.unit import PENDING, Unit, cancelled
@@ -82,6 +83,7 @@ class Controller:
         self.closed = False
         self.delivery = Delivery(name)
         self.call_numbers = count(1)
+        self.segments = Pool()  # in which large arguments lie
         self._make_engine = engine
         self._start_method = start_method or os.environ.get("WORKQ_START_METHOD", "launcher")
         self._launcher_argv = launcher_argv
@@ -147,6 +149,7 @@ class Controller:
         if loop is not None:
             loop.close(timeout)
         self.delivery.close(timeout)
+        self.segments.close()
         _living.discard(self)
 
     def end_queues(self) -> int:

@@ -24,7 +24,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from workq.config import Settings
-from workq.controller.records import GHOST, Batch, Call, Queue, Worker
+from workq.controller.records import GHOST, Batch, Call, Large, Queue, Worker
 from workq.core.states import UnitState
 from workq.transport.board import (
     BATCH_AT,
@@ -40,6 +40,7 @@ from workq.transport.board import (
     KIND_NONE,
     KIND_NOTED,
     KIND_PICKLE,
+    KIND_SEGMENT,
     KIND_SKIPPED,
     KIND_SOCKET,
     KIND_TRUE,
@@ -58,12 +59,14 @@ from workq.transport.board import (
     barrier_everywhere,
 )
 from workq.transport.channel import DOWN_HEAD, DOWN_UNITS, Frame, down_frame
-from workq.unit import ASKED, PENDING, Ended, Raw, Unit
+from workq.transport.segments import copy_out
+from workq.unit import ASKED, PENDING, Ended, Raw, SegmentRaw, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 LONG_S = 0.01  # units that take longer than this are sent with one batch of credit instead of two
+READINGS_LOOKED_AT = 4  # large results that were handed out, looked at with each frame
 SHARE_S = 50e-6  # waiting units are shared out among workers in portions of at least so much work
 POLL_S = 250e-6  # a thread that queues reads each time it has queued so much work, but
 POLL_UNITS = 64, 512  # not more often, nor more seldom, than after so many units
@@ -131,6 +134,8 @@ class Dispatcher:
         worker = workers[0]
         call = pending[0].call
         if worker.batches or worker.limited or worker.forming or call not in worker.known or call.options.timeout is not None:
+            return False
+        if worker.lent or worker.freed or type(pending[0].data) is not bytes:
             return False
         if worker.told_blocked or worker.outgoing.waiting or worker.leaving or worker.exited or worker.allowance is not None:
             return False
@@ -207,11 +212,31 @@ class Dispatcher:
         news: dict[str, Any] | None = None
         if not calls <= worker.known:
             news = {"functions": [_introduction(call) for call in calls if call not in worker.known]}
+        if worker.lent or worker.freed:
+            freed = self._freed(worker)
+            if freed:
+                news = {**(news or {}), "free": freed}
+        if batch.queue.large:
+            _pack_large(worker, units, items, same)
         if batch.queue.unusual:
             news = self._mark_unusual(units, items, news)
         payload = marshal_dumps((batch.first, number, items, [unit.id for unit in units], news), 2)
         batch.queue.bytes_each = len(payload) / len(units) + 1
         return down_frame(DOWN_UNITS, payload)
+
+    @staticmethod
+    def _freed(worker: Worker) -> list[int]:
+        """Return the segments that a worker may write again: nobody has a view of them any more. Looks at a few only, in turn."""
+        for _ in range(min(len(worker.lent), READINGS_LOOKED_AT)):
+            reading = worker.lent.popleft()
+            if reading.over():
+                worker.freed.append(reading.number)
+            else:
+                worker.lent.append(reading)
+        freed = []
+        while worker.freed:
+            freed.append(worker.freed.popleft())
+        return freed
 
     @staticmethod
     def _mark_unusual(units: list[Any], items: list[Any], news: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -235,11 +260,11 @@ class Dispatcher:
     def read(self, worker: Worker) -> int:
         """Settle the units that a worker has ended since the last look; return how many."""
         words = worker.words
-        if words[FRAMES] != worker.incoming.counted or worker.incoming.others or worker.waits_for_large or worker.incoming.partial:
-            self._take_frames(worker)
         ended = max(words[FINISHED], words[STARTED] - 1)
         if words[LARGE] > ended:
             ended = words[LARGE]  # its bytes are on their way
+        if words[FRAMES] != worker.incoming.counted or worker.incoming.others or worker.waits_for_large or worker.incoming.partial:
+            self._take_frames(worker)  # after the words: what a unit has sent before it ended is heard before its end
         total = 0
         while worker.batches:
             batch = worker.batches[0]
@@ -261,7 +286,7 @@ class Dispatcher:
             queue = worker.queue
             if queue is not None:
                 queue.room = True
-            if queue is not None and len(queue.ended) > queue.prune_at:
+            if queue is not None and (len(queue.ended) > queue.prune_at or queue.asked > max(16, len(queue.ended) // 2)):
                 self._prune(queue)
             if words[READ] != worker.read_at:
                 words[READ] = worker.read_at
@@ -298,6 +323,7 @@ class Dispatcher:
                     self._take_up_again(batch, at)
                 elif kind == KIND_SOCKET and not self._large_is_there(worker):
                     break
+                worker.units_done -= 1  # `read` counts it, but it did not run here
                 at += 1
                 batch.at = at
                 if kind == KIND_SOCKET:
@@ -368,6 +394,11 @@ class Dispatcher:
         unit = batch.units[at]
         if kind == KIND_MARSHAL:
             return marshal_loads(payload)
+        if kind == KIND_SEGMENT:
+            number, lengths = marshal_loads(payload)
+            if number not in worker.segments:
+                self._take_frames(worker)
+            return SegmentRaw(worker, number, worker.segments[number], lengths)
         if kind == KIND_PICKLE:
             return Raw(payload)
         if kind == KIND_NOTED:
@@ -414,6 +445,7 @@ class Dispatcher:
     def _prune(self, queue: Queue) -> None:
         """Let go of ended units that somebody has asked, and of the oldest successes where too many are kept for nobody."""
         ended = queue.ended
+        queue.asked = 0
         for _ in range(len(ended)):
             try:
                 unit = ended.popleft()
@@ -488,7 +520,6 @@ class Dispatcher:
             unit.call.queue.backlog(unit.call.options.priority).appendleft(unit)
         return lost
 
-
     # ------------------------------------------------------------ looking (under the lock)
 
     def find(self, unit: Unit[Any]) -> tuple[Worker, int] | None:
@@ -546,6 +577,18 @@ class Dispatcher:
 GHOST_VALUE = object()
 _ONCE = ((),)
 _call_of = attrgetter("call")
+
+
+def _pack_large(worker: Worker, units: list[Any], items: list[Any], same: bool) -> None:
+    """Say where large arguments lie; a worker that cannot look there gets them whole."""
+    for index, unit in enumerate(units):
+        if type(unit.data) is Large:
+            segment, lengths = unit.data.segment, unit.data.lengths
+            if worker.sees_segments:
+                where: list[Any] = [segment.number, segment.fd, segment.inode, lengths]
+            else:
+                where = [copy_out(segment, lengths)]
+            items[index] = where if same else (unit.call.number, where)
 
 
 def _batches_in_flight(worker: Worker) -> int:

@@ -22,7 +22,7 @@ from workq.core.events import (
     WorkWaits,
 )
 from workq.transport.board import BLOCKED, STARTED
-from workq.transport.channel import UP_LOG, UP_OUTPUT, UP_READY, UP_REQUEST, Frame
+from workq.transport.channel import UP_KEPT, UP_LOG, UP_OUTPUT, UP_READY, UP_REQUEST, UP_SEGMENT, Frame
 from workq.unit import PENDING
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def take_frame(loop: Loop, worker: Worker, frame: Frame) -> None:
     if kind == UP_READY:
         worker.ready = True
         worker.ready_at = time.monotonic()
+        worker.sees_segments = bytes(payload) == b"\1"
         loop.ring()
     elif kind == UP_LOG:
         frame.taken = True
@@ -134,5 +135,12 @@ def take_frame(loop: Loop, worker: Worker, frame: Frame) -> None:
                     extra.output += chunks
                     frame.taken = True
                     keep(unit)
+    elif kind == UP_SEGMENT:
+        number, fds = marshal_loads(payload), worker.incoming.fds
+        worker.segments.setdefault(number, fds[0] if fds else -1)
+        if fds and fds[0] == worker.segments[number]:  # else an exception of a signal handler struck after it was taken
+            fds.popleft()
+    elif kind == UP_KEPT:
+        loop.controller.segments.keep(marshal_loads(payload))
     elif kind == UP_REQUEST:
         loop.nested.request(worker, frame)

@@ -110,6 +110,9 @@ class Halts:
             loop.dispatcher.workers = [other for other in loop.dispatcher.workers if other is not worker]
         self._read_last_words(worker)
         worker.lane.close()
+        worker.incoming.close_fds()
+        while worker.segments:
+            os.close(worker.segments.popitem()[1])
         worker.words = worker.lane.board.words  # a copy: units that remember their worker do not keep its memory
 
     def _read_last_words(self, worker: Worker) -> None:

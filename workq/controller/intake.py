@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from workq.controller.records import Call, Options, Queue
+from workq.controller.records import Call, Large, Options, Queue
 from workq.errors import ArgumentError, LaunchError, WorkqError
 from workq.errors import QueueClosed as QueueClosedError
-from workq.transport import codec
+from workq.transport import codec, segments
+from workq.transport.segments import LARGE_BYTES, POSSIBLE
 from workq.unit import PENDING, Unit
 
 OFTEN = (KeyError, TypeError, AttributeError, ValueError, RecursionError, _pickle.PicklingError)  # what is raised for what pickle cannot do
@@ -30,6 +31,7 @@ class Intake:
         self.options = options
         self._calls: dict[Callable[..., Any], Call] = {}  # of functions called without keywords
         self._named_calls: dict[Callable[..., Any], Call] = {}  # with keywords
+        self._large_calls: dict[tuple[Callable[..., Any], bool], Call] = {}  # of functions that were given large arguments
         self._travelling: dict[str, Call] = {}  # by name: of functions that travel with each unit
         self._lock = threading.Lock()
         self._main_by_value = False  # what is defined in __main__ travels by value, so arguments that name it must as well
@@ -45,6 +47,8 @@ class Intake:
                 call, data = self._named_calls[function], _dumps((args, kwargs), 5)
             else:
                 call, data = self._calls[function], _dumps(args, 5)
+            if len(data) > LARGE_BYTES:
+                self._is_large(function, kwargs)
             if self._main_by_value and b"__main__" in data:
                 data = codec.dump_arguments(args, kwargs, function)
         except KeyboardInterrupt:
@@ -60,6 +64,8 @@ class Intake:
         unit.queued_ns = _clock()
         unit.value = PENDING
         unit.extra = unit.worker_record = None
+        if type(data) is Large:
+            unit.need_extra().segment = data.segment
         unit.started_ns = unit.ended_ns = 0
         priority = self.options.priority
         try:
@@ -117,6 +123,8 @@ class Intake:
         self._controller.check_usable()
         self._main_by_value = not codec.main_is_importable()
         calls = self._named_calls if kwargs else self._calls
+        if type(function) in _CACHEABLE and (function, bool(kwargs)) in self._large_calls:
+            return self._large_calls[function, bool(kwargs)], self._pack(function, args, kwargs)
         call = calls.get(function) if type(function) in _CACHEABLE else None
         if call is not None:
             return call, codec.dump_arguments(args, kwargs, function)
@@ -126,6 +134,25 @@ class Intake:
         if stable and type(function) in _CACHEABLE and len(calls) < MOST_CALLS:
             return self._call(calls, function, pickled, bool(kwargs), name), data
         return self._call(self._travelling, name, _carrier(), False, name), _dumps((pickled, data, bool(kwargs)), 5)
+
+    def _is_large(self, function: Callable[..., Any], kwargs: dict[str, Any]) -> None:
+        """From now on this function's arguments are written to shared memory, where they are large: it leaves the hot path."""
+        call = (self._named_calls if kwargs else self._calls).pop(function, None)
+        if call is not None and POSSIBLE:
+            self._large_calls[function, bool(kwargs)] = call
+            self._queue.large = True
+
+    def _pack(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the arguments in a segment, or as bytes where they are small, or where there is no memory for one."""
+        try:
+            pieces = segments.dump((args, kwargs) if kwargs else args)
+            if segments.total_bytes(pieces) > LARGE_BYTES and not (self._main_by_value and b"__main__" in pieces[0]):
+                return Large(*self._controller.segments.write(pieces))
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            pass  # the ordinary way says what is wrong, or has a way
+        return codec.dump_arguments(args, kwargs, function)
 
     def _call(self, calls: dict[Any, Call], key: Any, pickled: bytes, keywords: bool, name: str) -> Call:
         with self._lock:

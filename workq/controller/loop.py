@@ -330,6 +330,9 @@ class Loop:
                 extra.lock.release()
         for callback in callbacks:
             self.controller.delivery.call(callback, unit)
+        if extra.segment is not None:
+            self.controller.segments.free(extra.segment)
+            extra.segment = None
         if extra.stopping is not None:
             self.ring()
 

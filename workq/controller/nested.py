@@ -15,7 +15,7 @@ from workq.core.events import QueueId, QueueOpened
 from workq.core.states import UnitState
 from workq.transport import codec
 from workq.transport.channel import DOWN_REPLY, Frame, down_frame
-from workq.unit import Ended, Raw, Unit
+from workq.unit import Ended, Raw, SegmentRaw, Unit
 
 if TYPE_CHECKING:
     from workq.controller.loop import Loop
@@ -126,6 +126,8 @@ def outcome(unit: Unit[Any]) -> tuple[int, Any, str, list[tuple[int, str]], tupl
     times = unit.started_ns, unit.ended_ns
     name = unit.worker_record.name if unit.worker_record is not None else ""
     output = unit.extra.output if unit.extra is not None else []
+    if type(value) is SegmentRaw:
+        return PICKLED, value.payload(), UnitState.DONE.value, output, times, name
     if type(value) is Raw:
         return PICKLED, bytes(value.payload), UnitState.DONE.value, output, times, name
     if type(value) is Ended:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from workq.core.events import QueueId, WorkerId
 from workq.engines.protocol import Lane
 from workq.transport.channel import Incoming, Outgoing
+from workq.transport.segments import Reading, Segment
 
 if TYPE_CHECKING:
     from workq.controller.controller import Controller
@@ -46,6 +47,16 @@ class Call:
     keywords: bool
     name: str
     options: Options
+
+
+class Large:
+    """Arguments that lie in a segment."""
+
+    __slots__ = ("lengths", "segment")
+
+    def __init__(self, segment: Segment, lengths: list[int]) -> None:
+        self.segment = segment
+        self.lengths = lengths
 
 
 class Batch:
@@ -91,6 +102,10 @@ class Worker:
         self.allowance: int | None = None  # how many units it may still take; None: any number
         self.limited = False  # its board's LIMIT is set: nothing new until its batches have ended
         self.read_at = 0  # how far its ring was read
+        self.segments: dict[int, int] = {}  # of its own, by number: descriptors; belongs to the lead
+        self.lent: deque[Reading] = deque()  # results that lie there and were handed out; any thread appends
+        self.freed: deque[int] = deque()  # segments that it may write again; any thread appends
+        self.sees_segments = False  # it can map ours
         self.waits_for_large = False  # the next result is on its way through the socket
         self.watched = False  # the controller watches its socket for more of a frame
         self.ready = False
@@ -138,8 +153,10 @@ class Queue:  # weakly referred to by its controller
         self.poll_each = 64  # units queued while all workers are busy, after which the thread that queues reads a little itself
         self.bytes_each = 64.0
         self.ended: deque[Unit[Any]] = deque()  # not yet handed out by sync, wait_one or as_completed
+        self.asked = 0  # how many of them were asked meanwhile, about
         self.warned = False  # that nobody collects them
         self.prune_at = 1024  # how many of them before those that were asked are let go
+        self.large = False  # units of it have arguments in segments; set once
         self.unusual = False  # units of it were cancelled or come again; set once, never taken back
         self.outputs: deque[Unit[Any]] = deque()  # with output that was not yet emitted
         self.emitting = False
@@ -172,6 +189,26 @@ class Queue:  # weakly referred to by its controller
         if priority == 0:
             return self.pending
         return self.ranked.setdefault(priority, deque())
+
+    def let_go(self, unit: Unit[Any]) -> None:
+        """Somebody has asked for a unit: it need not be kept for sync() and wait_one(), and its result lives no longer than he wants.
+
+        Mostly it is the first or the last of those kept; the others are let go by and by (`asked`).
+        """
+        ended = self.ended
+        try:
+            if ended[0] is unit:
+                taken = ended.popleft()
+                if taken is not unit:  # another thread was quicker
+                    ended.appendleft(taken)
+            elif ended[-1] is unit:
+                taken = ended.pop()
+                if taken is not unit:
+                    ended.append(taken)
+            else:
+                self.asked += 1
+        except IndexError:
+            pass
 
     def open_units(self) -> int:
         """Return how many units have not ended."""

@@ -34,7 +34,8 @@ def start_worker(loop: Loop, number: WorkerId, category_name: str, now: float) -
     worker = Worker(number, category_name, lane, now)
     loop.by_number[number] = worker
     loop.dispatcher.workers = [*loop.dispatcher.workers, worker]
-    worker.outgoing.send(down_frame(DOWN_CONFIG, marshal_dumps({**first, "name": lane.name, "process_info_id": lane.process_info_id})))
+    identity = {"name": lane.name, "process_info_id": lane.process_info_id, "parent": (os.getpid(), lane.socket.fileno())}
+    worker.outgoing.send(down_frame(DOWN_CONFIG, marshal_dumps({**first, **identity})))
 
 
 def first_frame(loop: Loop, category: Category) -> dict[str, Any]:

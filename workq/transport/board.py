@@ -65,7 +65,8 @@ KIND_BITS = 4
     KIND_SKIPPED,  # it was not begun: above the limit, or cancelled
     KIND_TRUE,
     KIND_FALSE,
-) = range(11)
+    KIND_SEGMENT,  # a marshalled (number, lengths): it lies in a segment of the worker's
+) = range(12)
 LENGTH_SHIFT = KIND_BITS
 LENGTH_MASK = (1 << 17) - 1
 POSITION_SHIFT = LENGTH_SHIFT + 17

@@ -11,19 +11,20 @@ call of C, in which no handler runs.
 
 from __future__ import annotations
 
+import os
 import struct
-from _socket import MSG_DONTWAIT
+from _socket import CMSG_SPACE, MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET
 from _thread import LockType, allocate_lock
 from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself is too dear for the launcher
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from _socket import socket
 
 DOWN_UNITS, DOWN_CONFIG, DOWN_REPLY, DOWN_LEAVE = range(4)
-UP_BELL, UP_READY, UP_RESULT, UP_LOG, UP_OUTPUT, UP_REQUEST = range(6)
+UP_BELL, UP_READY, UP_RESULT, UP_LOG, UP_OUTPUT, UP_REQUEST, UP_SEGMENT, UP_KEPT = range(8)
 
 DOWN_HEAD = struct.Struct("=Q")
 UP_HEAD = struct.Struct("=BQ")
@@ -33,6 +34,7 @@ BELL = b"\0"
 
 _INBOX_BYTES = 256 << 10
 _CHUNK_BYTES = 64 << 10
+_ONE_FD = CMSG_SPACE(4)
 
 
 def down_frame(kind: int, payload: bytes) -> bytes:
@@ -124,7 +126,9 @@ class Incoming:
         self.others: deque[Frame] = deque()
         self.counted = 0  # frames that were ever put into `others`
         self._socket = socket
-        self._chunks: deque[bytes] = deque()  # as received, not yet parsed
+        self._arrived: deque[tuple[bytes, list[tuple[int, int, bytes]], int, object]] = deque()  # as recvmsg gave it
+        self._chunks: deque[bytes] = deque()  # not yet parsed
+        self.fds: deque[int] = deque()  # that came with frames, in their order; whoever takes such a frame takes one
         self._large: memoryview | None = None  # the payload that is being received in place
         self._counts: deque[int] = deque()  # how much of it has arrived, call by call
         self._kind = UP_BELL
@@ -132,13 +136,18 @@ class Incoming:
     @property
     def partial(self) -> bool:
         """True while a frame has arrived in part."""
-        return self._large is not None or bool(self._chunks)
+        return self._large is not None or bool(self._chunks) or bool(self._arrived)
+
+    def close_fds(self) -> None:
+        """Close descriptors that nobody took."""
+        while self.fds:
+            os.close(self.fds.popleft())
 
     def wait_one_byte(self) -> None:
         """Block until something arrives (or the other end was shut), and keep it."""
-        self._chunks.extend(map(self._socket.recv, (1,)))
-        if self._chunks[-1] == BELL and self._large is None and len(self._chunks) == 1:
-            self._chunks.clear()
+        self._arrived.extend(map(self._socket.recvmsg, (1,), (_ONE_FD,)))
+        if self._arrived[-1][0] == BELL and self._large is None and len(self._arrived) == 1 and not self._chunks:
+            self._arrived.clear()
 
     def receive(self) -> None:
         """Put the frames that are there into ``results`` and ``others``, bells left out."""
@@ -164,13 +173,10 @@ class Incoming:
 
     def _receive(self) -> bool:
         try:
-            self._chunks.extend(map(self._socket.recv, (_CHUNK_BYTES,), (MSG_DONTWAIT,)))
-        except (BlockingIOError, OSError):
+            self._arrived.extend(map(self._socket.recvmsg, (_CHUNK_BYTES,), (_ONE_FD,), (MSG_DONTWAIT,)))
+        except OSError:
             return False
-        if not self._chunks[-1]:  # end of file
-            self._chunks.pop()
-            return False
-        return True
+        return bool(self._arrived[-1][0])  # nothing: end of file
 
     def _receive_large(self) -> bool:
         """Go on with a large payload; True when it is whole."""
@@ -187,6 +193,7 @@ class Incoming:
 
     def _parse(self) -> bool:
         """Take one frame out of the chunks, or set out to receive a large one in place. Return whether a frame was there."""
+        self._unwrap()
         chunks = self._chunks
         if not chunks:
             return False
@@ -212,6 +219,17 @@ class Incoming:
         else:
             self._chunks = deque((data,))
         return False
+
+
+    def _unwrap(self) -> None:
+        """Split what recvmsg gave into bytes and descriptors; again in one breath (see `_keep`)."""
+        while self._arrived:
+            data, ancillary, _, _ = self._arrived[0]
+            fds = deque((*self.fds, *(fd for _, _, packed in ancillary for (fd,) in struct.iter_unpack("i", packed))))
+            chunks = deque((*self._chunks, data)) if data else self._chunks
+            take = self._arrived.popleft
+            self._chunks, self.fds = chunks, fds
+            take()
 
 
 class Outgoing:
@@ -262,12 +280,13 @@ class Upward:
         with self._lock:
             self._socket.send(BELL)
 
-    def frame(self, kind: int, *parts: bytes | memoryview) -> None:
-        """Send one frame, waiting as long as the parent takes to read it."""
+    def frame(self, kind: int, *parts: bytes | memoryview, fd: int = -1) -> None:
+        """Send one frame, waiting as long as the parent takes to read it; a descriptor may travel with it."""
         views = [memoryview(UP_HEAD.pack(kind, sum(map(len, parts)))), *map(memoryview, parts)]
         with self._lock:
             while views:
-                count = self._socket.sendmsg(views)
+                count = self._socket.sendmsg(views, [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))] if fd >= 0 else [])
+                fd = -1
                 while views and count >= len(views[0]):
                     count -= len(views.pop(0))
                 if views and count:

@@ -17,7 +17,7 @@ from marshal import loads as marshal_loads
 
 from workq import context
 from workq.interruption import ExternalInterrupt
-from workq.transport import codec, mainmodule
+from workq.transport import codec, mainmodule, segments
 from workq.transport.board import (
     BATCH_AT,
     BLOCKED,
@@ -35,6 +35,7 @@ from workq.transport.board import (
     KIND_NONE,
     KIND_NOTED,
     KIND_PICKLE,
+    KIND_SEGMENT,
     KIND_SKIPPED,
     KIND_SOCKET,
     KIND_TRUE,
@@ -56,7 +57,8 @@ from workq.transport.board import (
     fence,
     register_for_barriers,
 )
-from workq.transport.channel import DOWN_CONFIG, DOWN_REPLY, DOWN_UNITS, UP_LOG, UP_OUTPUT, UP_READY, UP_RESULT, Inbox, Upward
+from workq.transport.channel import DOWN_CONFIG, DOWN_REPLY, DOWN_UNITS, UP_KEPT, UP_LOG, UP_OUTPUT, UP_READY, UP_RESULT, UP_SEGMENT, Inbox, Upward
+from workq.transport.segments import LARGE_BYTES, POSSIBLE
 from workq.worker import leftovers, logs, watch
 from workq.worker.interrupt import Interrupts
 from workq.worker.output import Output, identity
@@ -93,6 +95,10 @@ class Worker:
         self.maimed = False  # a unit has closed some of these; what has their numbers now is its own
         self.interrupts = Interrupts(self.words)
         self.output_fds = (output_fd, error_fd)
+        self.readings: list[segments.Reading] = []  # the arguments of the running unit that lie in segments
+        self.pool = segments.Pool()  # for large results
+        self.known_segments: set[int] = set()  # of ours: those that the parent has been handed
+        self.large_types: set[type] = set()  # what was large once is written to segments from then on
         self.functions: dict[int, Callable[..., Any]] = {}
         self.labels: dict[int, tuple[str, str]] = {}  # of each function number: the unit's name, its queue's name
         self.attempts: dict[int, int] = {}  # of the batch: unit number to attempt, where it is not the first
@@ -112,6 +118,7 @@ class Worker:
             raise Stop
         config = marshal_loads(frame[1])
         self.name, self.process_info_id, self.category = config["name"], config["process_info_id"], config["category"]
+        self.parent_pid, self.parent_fd = config["parent"]
         context.enter(self)
         self.output = Output(*self.output_fds, config["output_bytes"])
         self.output.install()
@@ -133,7 +140,15 @@ class Worker:
 
     def ready(self) -> None:
         """Say that units may come."""
-        self.say(UP_READY, b"")
+        self.say(UP_READY, b"\1" if self._sees_segments() else b"\0")
+
+    def _sees_segments(self) -> bool:
+        """Return whether we may map what the parent has in memory."""
+        try:
+            os.readlink(f"/proc/{self.parent_pid}/fd/{self.parent_fd}")
+        except OSError:
+            return False
+        return segments.POSSIBLE
 
     def _in_child(self) -> None:
         """A unit has forked. The child shares our board and socket, and must touch neither: its unit ends it (`_end`)."""
@@ -159,20 +174,20 @@ class Worker:
             else:
                 os.eventfd_write(self.bells[who], 1)
 
-    def say(self, kind: int, payload: bytes) -> None:
+    def say(self, kind: int, payload: bytes, fd: int = -1) -> None:
         """Send a frame from inside a unit: whole, whatever interrupts come, and with the controller awake."""
         if get_ident() != self.main_thread:
-            self._say(kind, payload)
+            self._say(kind, payload, fd)
             return
         number = self.interrupts.shield()
-        self._say(kind, payload)
+        self._say(kind, payload, fd)
         self.interrupts.unshield(number)
 
-    def _say(self, kind: int, payload: bytes) -> None:
+    def _say(self, kind: int, payload: bytes, fd: int) -> None:
         if os.getpid() == self.pid and self.whole():
             self.words[FRAMES] += 1
             self.ring()  # first: a frame larger than the socket's buffer needs its reader
-            self.upward.frame(kind, payload)
+            self.upward.frame(kind, payload, fd=fd)
             os.eventfd_write(self.bells[CONTROLLER], 1)
 
     def send_record(self, record: bytes) -> None:
@@ -235,11 +250,48 @@ class Worker:
             self.functions[number] = _callable(pickled, keywords)
             self.labels[number] = name, queue
         self.attempts = news.get("attempts", {})
+        for segment in news.get("free", ()):
+            self.pool.free_number(segment)
+
+    def load(self, data: Any) -> Any:
+        """Unpickle arguments that lie in a segment, or did in the parent's."""
+        if len(data) == 1:
+            pickled, *buffers = data[0]
+            return _pickle.loads(pickled, buffers=buffers)
+        number, fd, inode, lengths = data
+        reading = segments.Reading(number, segments.map_of(self.parent_pid, fd, inode, lengths), lengths)
+        self.readings.append(reading)
+        return reading.load()
+
+    def give_back(self) -> None:
+        """The unit has ended: tell the parent of segments that it has kept views of."""
+        while self.readings:
+            reading = self.readings.pop()
+            if not reading.over():
+                self.say(UP_KEPT, marshal_dumps(reading.number))
+
+    def dump_large(self, value: Any, number: int) -> tuple[int, bytes]:
+        """Pickle a result of a type that was large before: into a segment, if it is large again."""
+        try:
+            pieces = segments.dump(value)
+            if segments.total_bytes(pieces) > segments.LARGE_BYTES:
+                segment, lengths = self.pool.write(pieces)
+                if segment.number not in self.known_segments:
+                    self.say(UP_SEGMENT, marshal_dumps(segment.number), segment.fd)
+                    self.known_segments.add(segment.number)
+                return KIND_SEGMENT, marshal_dumps((segment.number, lengths))
+        except (ExternalInterrupt, KeyboardInterrupt):
+            raise
+        except BaseException:
+            pass  # the ordinary way says what is wrong, or has a way
+        return KIND_PICKLE, self.dump(value, number)
 
     def end(self, kind: int, payload: bytes, took_ns: int, look: bool) -> tuple[int, bytes]:
         """End a unit the long way: what it wrote and what it left behind goes with its result."""
         if self.forked:
             self._end_child()
+        if self.readings:
+            self.give_back()
         logs.keep()
         chunks = self.output.take(look or self.output.waiting())
         notes = self.leftovers.mend() if look or took_ns > LEFTOVERS_NS else None
@@ -299,6 +351,7 @@ def serve(worker: Worker) -> None:
     """Run units until the parent says to leave."""
     words, headers, ends, ring = worker.words, worker.board.headers, worker.board.ends, worker.board.ring
     functions, pending, armed = worker.functions, worker.output.pending, worker.interrupts.armed
+    load, dump_large, large_types = worker.load, worker.dump_large, worker.large_types
     inbox_lock = worker.inbox.lock
     inbox_next, learn, fail, end, put, dump = worker.inbox.next, worker.learn, worker.fail, worker.end, worker.put, worker.dump
     loads, prepare_for, clock = _pickle.loads, codec.prepare_for, time.monotonic_ns
@@ -345,6 +398,10 @@ def serve(worker: Worker) -> None:
                         call = function
                     try:
                         arguments = loads(data)
+                    except TypeError:
+                        if type(data) is not list:
+                            raise
+                        arguments = load(data)
                     except (AttributeError, ImportError):
                         prepare_for(data)
                         arguments = loads(data)
@@ -356,10 +413,14 @@ def serve(worker: Worker) -> None:
                         header, payload = value << 4 | KIND_INT, None
                     elif what is bool:
                         header, payload = KIND_TRUE if value else KIND_FALSE, None
-                    elif what in SCALARS:
+                    elif what in SCALARS and (what is float or len(value) < LARGE_BYTES):
                         header, payload = KIND_MARSHAL, marshal_dumps(value)
+                    elif what in large_types:
+                        header, payload = dump_large(value, count)
                     else:
                         header, payload = KIND_PICKLE, dump(value, count)
+                        if len(payload) > LARGE_BYTES and POSSIBLE:
+                            large_types.add(what)
                     armed[0] = 0
                 except BaseException as error:
                     armed[0] = 0
