@@ -1,0 +1,83 @@
+"""What the machine allows: no library can do better than these."""
+
+from __future__ import annotations
+
+import os
+import socket
+from time import perf_counter
+
+from tests.bench.calls import spin
+from tests.bench.scale import Figures, Scale, spread_of
+
+
+def raw_trip(scale: Scale) -> Figures:
+    """Eight bytes to another process and back, over a pair of sockets, with nothing else."""
+    here, there = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        here.close()
+        _echo(there)
+    there.close()
+    times = []
+    for _ in range(scale.pick(2000, 300)):
+        began = perf_counter()
+        here.send(b"12345678")
+        here.recv(64)
+        times.append(perf_counter() - began)
+    here.close()
+    os.waitpid(child, 0)
+    return spread_of(times)
+
+
+def _echo(there: socket.socket) -> None:
+    while data := there.recv(64):
+        there.send(data)
+    os._exit(0)
+
+
+def memory_copy(scale: Scale, megabytes: int) -> Figures:
+    """An array copied twice into memory that is already there: once for the way to a worker, once for the way back."""
+    import numpy
+
+    source = numpy.ones(megabytes << 17)
+    target = numpy.zeros_like(source)
+    times = []
+    for _ in range(5):
+        began = perf_counter()
+        numpy.copyto(target, source)
+        numpy.copyto(source, target)
+        times.append(perf_counter() - began)
+    return {"ms": sorted(times)[len(times) // 2] * 1000}
+
+
+def plain_processes(count: int, loops: int, processes: int = 2) -> Figures:
+    """The same units, run in a loop by plain processes that were told how many; nothing is sent but "go" and "done"."""
+    pairs = [socket.socketpair() for _ in range(processes)]
+    children = []
+    for number, (_, there) in enumerate(pairs):
+        child = os.fork()
+        if child == 0:
+            _run(there, count // processes + (number < count % processes), loops)
+        children.append(child)
+    for here, _ in pairs:
+        here.recv(1)
+    began = perf_counter()
+    for here, _ in pairs:
+        here.send(b"g")
+    for here, _ in pairs:
+        here.recv(1)
+    took = perf_counter() - began
+    for child in children:
+        os.waitpid(child, 0)
+    return {"unit_us": took / count * 1e6}
+
+
+def _run(there: socket.socket, count: int, loops: int) -> None:
+    for _ in range(10):
+        spin(loops)
+    there.send(b"r")
+    there.recv(1)
+    for _ in range(count):
+        spin(loops)
+    there.send(b"d")
+    os._exit(0)

@@ -1,0 +1,106 @@
+"""The table, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+from tests.bench.results import NO_FIGURE, Line
+from tests.bench.runner import Outcomes
+
+HEAD = ("row", "what", "goal", "workq", "best peer", "limit", "ratio (range of the rounds)", "met")
+PACKAGES = ("loky", "pebble", "mpire", "deadpool-executor", "joblib", "numpy")
+
+
+def table(lines: Sequence[Line]) -> str:
+    """Return all lines as an aligned table, and below it what went wrong."""
+    cells = [HEAD, *(_cells(line) for line in lines)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(HEAD))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    text.insert(1, "  ".join("-" * width for width in widths))
+    troubles = [f"{line.row.name}: {name}: {why}" for line in lines for name, why in line.troubles.items() if why != NO_FIGURE]
+    without = [f"{line.row.name}: no figure of {', '.join(names)}" for line in lines if (names := _without(line))]
+    return "\n".join([*text, "", *troubles, *without]).rstrip() + "\n"
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    row, best = line.row, line.best_peer
+    limit = next((name for name in line.limits if name in line.figures), None)
+    return (
+        row.name,
+        row.title,
+        str(row.goal) if row.goal else "-",
+        _figure(line.ours, row.unit),
+        "-" if best is None else f"{_figure(line.figures[best], row.unit)} {best}",
+        "-" if limit is None else f"{_figure(line.figures[limit], row.unit)} {limit}",
+        _range(line.ratios, line.ratio),
+        {True: "yes", False: "NO", None: "-"}[line.met],
+    )
+
+
+def _without(line: Line) -> list[str]:
+    return [name for name, why in line.troubles.items() if why == NO_FIGURE]
+
+
+def _figure(value: float | None, unit: str) -> str:
+    return "-" if value is None else f"{number(value)} {unit}".rstrip()
+
+
+def _range(ratios: Sequence[float], middle: float | None) -> str:
+    if middle is None:
+        return "-"
+    return f"{number(middle)} ({number(min(ratios))}-{number(max(ratios))})"
+
+
+def number(value: float) -> str:
+    """Return a number with three digits that count.
+
+    >>> number(0.01234), number(12.345), number(1234.5), number(0.0)
+    ('0.0123', '12.3', '1234', '0')
+    """
+    if value == 0:
+        return "0"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(terse=True),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_before": os.getloadavg()[0],
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.machine()
+
+
+def as_json(lines: Sequence[Line], outcomes: Outcomes, about: dict[str, Any]) -> str:
+    """Return everything that was measured."""
+    rows = [
+        {
+            **asdict(line.row),
+            "goal_text": str(line.row.goal or ""),
+            "median": line.figures,
+            "ratio": line.ratio,
+            "ratios": line.ratios,
+            "met": line.met,
+        }
+        for line in lines
+    ]
+    rounds = {name: {who: asdict(outcome) for who, outcome in row.items()} for name, row in outcomes.items()}
+    return json.dumps({"about": about, "rows": rows, "rounds": rounds}, indent=1) + "\n"
