@@ -89,7 +89,7 @@ def fork_and_exit(code: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def fork_and_stay(pipe: str) -> int:
+def fork_and_stay() -> int:
     """Leave a child that lives until it is killed; return its number."""
     child = os.fork()
     if child == 0:
@@ -121,7 +121,23 @@ def ignore_interrupts(fifo: str) -> None:
             continue
 
 
+def wait_in_vain(fifo: str) -> None:
+    """Say that it runs, and wait in a way that any interrupt ends."""
+    with open(fifo, "w") as file:
+        file.write("x")
+    threading.Event().wait(600)
+
+
 # ---------------------------------------------------------------- what belongs to the process
+
+
+def settle_in(folder: str) -> None:
+    """An initializer that sets its worker up."""
+    os.chdir(folder)
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    threading.Thread(target=threading.Event().wait, name="from-the-start", daemon=True).start()
+
 
 
 def change_folder(folder: str) -> int:
@@ -185,6 +201,17 @@ def state() -> dict[str, object]:
 
 def pid() -> int:
     return os.getpid()
+
+
+def parent_pid() -> int:
+    return os.getppid()
+
+
+def break_and_queue_inside(folder: str) -> int:
+    """Have further workers of this category fail, then wait for a unit in it."""
+    os.unlink(f"{folder}/mended")
+    with workq.WorkMgr(2) as inner:
+        return inner.queue(pid).result()
 
 
 # ---------------------------------------------------------------- memory

@@ -82,6 +82,8 @@ class Intake:
                 if self._ticks >= queue.poll_each:
                     self._ticks = 0
                     self._controller.running().lead.try_pump()
+        except LaunchError:
+            raise
         except BaseException:  # a signal handler's: the unit may be in the queue, and then it must not stay there
             self._tell(unit)
             raise

@@ -187,25 +187,30 @@ def oom_kills(pid: int) -> int | None:
     A process that has ended has no cgroup any more: then ours is asked, which is the same unless somebody moved the worker.
     Without a counter for cgroups it is the machine's. Compare two calls: where the number grew, a SIGKILL was probably that.
     """
-    for path, key in oom_counters(pid):
+    groups = ending.read_small_file(f"/proc/{pid}/cgroup") or ending.read_small_file("/proc/self/cgroup")
+    return first_value([*counters_of(groups, CGROUP_FOLDER), ("/proc/vmstat", b"oom_kill")])
+
+
+def first_value(counters: list[tuple[str, bytes]]) -> int | None:
+    """Return the value of the first of these counters that can be read."""
+    for path, key in counters:
         value = value_of(ending.read_small_file(path), key)
         if value is not None:
             return value
     return None
 
 
-def oom_counters(pid: int) -> list[tuple[str, bytes]]:
-    """Return the files that may hold the counter, the most exact one first, and its name in them."""
-    groups = ending.read_small_file(f"/proc/{pid}/cgroup") or ending.read_small_file("/proc/self/cgroup")
+def counters_of(groups: bytes, folder: str) -> list[tuple[str, bytes]]:
+    """Return the files that may hold the counter of these cgroups (a page of /proc/PID/cgroup), and its name in them."""
     found = []
     for line in groups.decode(errors="replace").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers == "":
-            found.append((f"{CGROUP_FOLDER}{path}/memory.events", b"oom_kill"))
+            found.append((f"{folder}{path}/memory.events", b"oom_kill"))
         elif "memory" in controllers.split(","):
-            found.append((f"{CGROUP_FOLDER}/memory{path}/memory.oom_control", b"oom_kill"))
-    return [*found, ("/proc/vmstat", b"oom_kill")]
+            found.append((f"{folder}/memory{path}/memory.oom_control", b"oom_kill"))
+    return found
 
 
 def value_of(text: bytes, key: bytes) -> int | None:
