@@ -247,7 +247,10 @@ class Loop:
             if queue.depth() or not facts.could_run_elsewhere(self, queue, worker):
                 continue
             running = self.dispatcher.running(worker)
-            due = (now if running is None else running[1]) + self.settings.recall_after_s
+            if running is not None:
+                due = running[1] + self.settings.recall_after_s
+            else:  # it has begun nothing of what it was sent: about to wake, or stopped by a signal
+                due = worker.silent_since(now) + self.settings.silent_after_s
             if due <= now:
                 with self.dispatcher.lock:
                     self.dispatcher.recall(worker)
@@ -442,7 +445,7 @@ class Loop:
                 workers, self.dispatcher.workers = self.dispatcher.workers, []
             for worker in workers:
                 worker.exited = True
-                worker.lane.close()
+                worker.let_go()
                 worker.words = worker.lane.board.words  # a copy: the memory goes now, not with whoever remembers the worker
         finally:
             self.lead.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from dataclasses import dataclass
 from itertools import count
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workq.core.events import QueueId, WorkerId
 from workq.engines.protocol import Lane
+from workq.transport.board import STARTED
 from workq.transport.channel import Incoming, Outgoing
 from workq.transport.segments import Reading, Segment
 
@@ -119,9 +121,22 @@ class Worker:
         self.exited = False
         self.started_at = now
         self.stalled = False
+        self._silent_about = 0, 0  # what was announced, and what was sent last, when it was found silent
+        self._silent_from = now
         self.units_done = 0
         self.since = now
         self.last_words = ""  # what was left in its stderr when it ended
+
+    def holds_open_units(self) -> bool:
+        """Return whether any unit of its batches is open. One that was stopped by a signal may hold nothing but ghosts for long."""
+        return not self.limited or any(unit is not GHOST for batch in tuple(self.batches) for unit in batch.units[batch.at :])
+
+    def silent_since(self, now: float) -> float:
+        """Return since when it has not begun what it was sent, as far as was looked."""
+        what = self.words[STARTED], self.batches[-1].first
+        if self._silent_about != what:
+            self._silent_about, self._silent_from = what, now
+        return self._silent_from
 
     @property
     def pid(self) -> int:
@@ -130,6 +145,16 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<{self.name} pid {self.pid}>"
+
+
+    def let_go(self) -> None:
+        """Its process is gone: close and forget all of it but what units that ran in it may still tell."""
+        self.lane.close()
+        self.words = self.lane.board.words  # a copy: units that remember their worker do not keep its memory
+        self.incoming.close_fds()
+        while self.segments:
+            os.close(self.segments.popitem()[1])
+        self.lent.clear()
 
 
 class Queue:  # weakly referred to by its controller
@@ -224,7 +249,7 @@ class Queue:  # weakly referred to by its controller
         """Return whether any unit of it is still open."""
         if self.pending or self.retrying or (self.ranked and any(self.ranked.values())):
             return True
-        return any(worker.batches or worker.forming for worker in self.workers)
+        return any(worker.forming or (worker.batches and worker.holds_open_units()) for worker in self.workers)
 
     def emit(self) -> None:
         """Write what units that have ended have printed, in their order of completion, to this process's streams."""
