@@ -303,7 +303,8 @@ class Lead:
         """Wait for a bell, or for more of a large frame; False where the time ran out."""
         self._watch_sockets()
         if deadline is None and not self._sockets:
-            os.eventfd_read(self._leader_bell.fd)
+            with contextlib.suppress(InterruptedError):  # by a signal whose handler did not raise: os.eventfd_read does not go on by itself
+                os.eventfd_read(self._leader_bell.fd)
             return True
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
