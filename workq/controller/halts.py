@@ -109,11 +109,7 @@ class Halts:
         with loop.dispatcher.lock:
             loop.dispatcher.workers = [other for other in loop.dispatcher.workers if other is not worker]
         self._read_last_words(worker)
-        worker.lane.close()
-        worker.incoming.close_fds()
-        while worker.segments:
-            os.close(worker.segments.popitem()[1])
-        worker.words = worker.lane.board.words  # a copy: units that remember their worker do not keep its memory
+        worker.let_go()
 
     def _read_last_words(self, worker: Worker) -> None:
         worker.last_words = _read_all(worker.lane.error_fd).decode("utf-8", "backslashreplace")
