@@ -388,6 +388,8 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         except KeyboardInterrupt:
             raise
         except BaseException as error:
+            if _loads_now(raw):
+                raise  # it was not the result that raised, but a signal handler
             failure = ResultError(f"the result of unit {self.label} cannot be read here: {type(error).__name__}: {error}")
             failure.__cause__ = error
             if self.value is raw:
@@ -396,6 +398,17 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         if self.value is raw:
             self.value = value
         return value
+
+
+def _loads_now(raw: Raw | SegmentRaw) -> bool:
+    """Return whether a result can be read after all."""
+    try:
+        raw.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return False
+    return True
 
 
 async def _awaited(unit: Unit[T]) -> T:

@@ -292,6 +292,8 @@ class Controller:
         if threading.current_thread() is loop.thread:
             raise RuntimeError("the controller's own thread cannot wait")
         if not loop.lead.wait(ready, timeout):
+            if timeout is None:
+                raise QueueClosedError(f"{what}: the controller was closed meanwhile")
             raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
 
     # ------------------------------------------------------------ seeing

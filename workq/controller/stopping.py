@@ -54,8 +54,12 @@ class Stops:
         if unit.value is not PENDING:
             return
         if place is None:
-            unit.call.queue.cancelled += 1
+            queue = unit.call.queue
+            queue.unusual = True  # whoever sends what is left of it has the worker skip it
+            queue.cancelled += 1
             loop.settle(unit, cancelled(unit, why))
+            with loop.dispatcher.lock:
+                loop.dispatcher.trim(queue)
             loop.lead.wake_ready()
             return
         extra = unit.need_extra()

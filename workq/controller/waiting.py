@@ -108,13 +108,15 @@ class Lead:
     def wait(self, ready: Callable[[], bool], timeout_s: float | None) -> bool:
         """Wait until `ready()`; return False where the time ran out. Any thread but the controller's; runs no user code."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not ready() and not self.closed:
+        while not ready():  # asked once each time: a signal handler may queue a unit right afterwards
+            if self.closed:
+                return ready()
             if not self._lead(ready, deadline):
                 self._follow(ready, deadline)
             if deadline is not None and time.monotonic() >= deadline:
                 self.hand_on()  # we may have been the one that was to lead next
                 return ready()
-        return ready()
+        return True
 
     def wait_lone(self, ready: Callable[[], bool]) -> bool:
         """Wait for a lone unit: one worker is busy and nobody else waits. Return False where that is not so, or no longer.
