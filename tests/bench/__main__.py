@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.bench import picture, report, runner
 from tests.bench.results import line_of
@@ -23,6 +24,8 @@ def main() -> None:
     outcomes = runner.run(workloads, options.rounds, options.quick, loops_per_ms, _tell)
     lines = [line_of(row, outcomes[row.workload], tuple(WORKLOADS[row.workload].limits)) for row in rows]
     print(f"\n{_about(about)}\n\n{report.table(lines)}", end="")
+    if options.page:
+        options.page.write_text(report.with_table(options.page.read_text(), f"{_about(about)}\n\n{report.table(lines)}"))
     if options.json:
         options.json.write_text(report.as_json(lines, outcomes, about))
     if options.svg:
@@ -35,6 +38,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", action="append", metavar="ROW", choices=[row.name for row in ROWS], help="this row; may be repeated")
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that it works, not for figures to quote")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures of all rounds")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="put the table into this page, in place of the one that it has")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a picture")
     return parser.parse_args()
 
@@ -50,7 +54,7 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _about(about: dict[str, object]) -> str:
+def _about(about: dict[str, Any]) -> str:
     text = "Python {python}, {cores} cores, {processor}; {rounds} rounds, load before {load_before:.1f}".format(**about)
     return text + ("; quick sizes: no figures to quote" if about["quick"] else "")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from time import perf_counter
 
 from tests.bench.calls import spin
-from tests.bench.scale import Figures, Scale, spread_of
+from tests.bench.scale import Figures, Scale, spread_of, times_of
 
 
 def raw_trip(scale: Scale) -> Figures:
@@ -18,12 +19,12 @@ def raw_trip(scale: Scale) -> Figures:
         here.close()
         _echo(there)
     there.close()
-    times = []
-    for _ in range(scale.pick(2000, 300)):
-        began = perf_counter()
+
+    def trip() -> None:
         here.send(b"12345678")
         here.recv(64)
-        times.append(perf_counter() - began)
+
+    times = times_of(trip, scale)
     here.close()
     os.waitpid(child, 0)
     return spread_of(times)
@@ -50,7 +51,15 @@ def memory_copy(scale: Scale, megabytes: int) -> Figures:
     return {"ms": sorted(times)[len(times) // 2] * 1000}
 
 
-def plain_processes(count: int, loops: int, processes: int = 2) -> Figures:
+def beside_computing(scale: Scale) -> Figures:
+    """One plain process with units of 1 ms: the rate that it keeps while its parent computes."""
+    count = scale.pick(1000, 100)
+    quiet = plain_processes(count, scale.loops_per_ms, processes=1)
+    disturbed = plain_processes(count, scale.loops_per_ms, processes=1, compute=True)
+    return {"share": quiet["unit_us"] / disturbed["unit_us"]}
+
+
+def plain_processes(count: int, loops: int, processes: int = 2, *, compute: bool = False) -> Figures:
     """The same units, run in a loop by plain processes that were told how many; nothing is sent but "go" and "done"."""
     pairs = [socket.socketpair() for _ in range(processes)]
     children = []
@@ -64,6 +73,8 @@ def plain_processes(count: int, loops: int, processes: int = 2) -> Figures:
     began = perf_counter()
     for here, _ in pairs:
         here.send(b"g")
+    while compute and not select.select([pairs[0][0]], [], [], 0)[0]:
+        spin(100_000)
     for here, _ in pairs:
         here.recv(1)
     took = perf_counter() - began

@@ -14,6 +14,7 @@ from tests.bench.results import NO_FIGURE, Line
 from tests.bench.runner import Outcomes
 
 HEAD = ("row", "what", "goal", "workq", "best peer", "limit", "ratio (range of the rounds)", "met")
+MARK = "<!-- the table of one run -->"
 PACKAGES = ("loky", "pebble", "mpire", "deadpool-executor", "joblib", "numpy")
 
 
@@ -66,6 +67,15 @@ def number(value: float) -> str:
     if value == 0:
         return "0"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def with_table(page: str, text: str) -> str:
+    """Return a page with this text as the ``text`` block that follows its mark."""
+    before, mark, after = page.partition(MARK)
+    if not mark:
+        raise ValueError(f"the page has no line {MARK}")
+    rest = after.partition("```text\n")[2].partition("```\n")[2]
+    return f"{before}{mark}\n\n```text\n{text.rstrip()}\n```\n{rest}"
 
 
 def machine() -> dict[str, Any]:

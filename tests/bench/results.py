@@ -10,7 +10,6 @@ from tests.bench.rows import Row
 from tests.bench.runner import Outcome
 from tests.bench.scale import Figures
 
-
 NO_FIGURE = "no figure"  # it took part, and this figure has no meaning there: no next unit ever ran, say
 
 

@@ -13,16 +13,16 @@ sys.dont_write_bytecode = True
 import environment  # noqa: E402  the line above says where it is
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int | None:
     """Make the environment, become the benchmark."""
     try:
         environment.check_version()
         python = environment.ensure(".venv-bench", "bench")
     except environment.NotMade as error:
         print(error, file=sys.stderr)
-        return environment.NO_ENVIRONMENT
+        return int(environment.NO_ENVIRONMENT)
     os.environ["PYTHONPATH"] = str(ROOT)
-    return os.execv(python, [python, "-m", "tests.bench", *arguments])  # does not return
+    os.execv(python, [python, "-m", "tests.bench", *arguments])  # does not return
 
 
 if __name__ == "__main__":

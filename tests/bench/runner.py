@@ -62,13 +62,15 @@ def _turned(names: list[str], by: int) -> list[str]:
     return names[by:] + names[:by]
 
 
-def measure(workload: str, contender: str, quick: bool, loops_per_ms: int) -> tuple[Figures | None, str | None]:
-    """Return the figures of one measurement, or None and what went wrong."""
-    timeout_s = WORKLOADS[workload].timeout_s
+def measure(
+    workload: str, contender: str, quick: bool, loops_per_ms: int, *, program: str = PROGRAM, timeout_s: float | None = None
+) -> tuple[Figures | None, str | None]:
+    """Return the figures of one measurement, or None and what went wrong. The program may be another, to see what becomes of that."""
+    timeout_s = timeout_s or WORKLOADS[workload].timeout_s
     with tempfile.TemporaryDirectory(prefix="workq-bench-", ignore_cleanup_errors=True) as folder:
         with open(Path(folder) / "output.txt", "wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, workload, contender, folder, "quick" if quick else "full", str(loops_per_ms)],
+                [sys.executable, "-c", program, workload, contender, folder, "quick" if quick else "full", str(loops_per_ms)],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": folder, "PYTHONDONTWRITEBYTECODE": "1"},
                 stdin=subprocess.DEVNULL,

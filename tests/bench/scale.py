@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import select
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -39,6 +40,21 @@ def _time_of(loops: int) -> float:
     began = perf_counter()
     spin(loops)
     return perf_counter() - began
+
+
+def times_of(trip: Callable[[], object], scale: Scale) -> list[float]:
+    """Return the times of many trips, in ten runs with a pause between them: after a pause the kernel may place the processes anew.
+
+    On which cores two processes are placed makes one trip several times as dear as another, and stays so while they keep at it.
+    """
+    times = []
+    for _ in range(10):
+        select.select([], [], [], 0.02)
+        for _ in range(scale.pick(200, 30)):
+            began = perf_counter()
+            trip()
+            times.append(perf_counter() - began)
+    return times
 
 
 def spread_of(times_s: Sequence[float]) -> Figures:

@@ -6,18 +6,13 @@ from time import perf_counter
 
 from tests.bench.adapters import Library
 from tests.bench.calls import noop, same
-from tests.bench.scale import Figures, Scale, spread_of, use_one_core
+from tests.bench.scale import Figures, Scale, spread_of, times_of, use_one_core
 
 
 def trip(library: Library, scale: Scale) -> Figures:
     """A lone no-op, again and again; nothing else is queued."""
     library.start_warm(2, scale.loops_per_ms)
-    times = []
-    for _ in range(scale.pick(2000, 300)):
-        began = perf_counter()
-        library.call(noop)
-        times.append(perf_counter() - began)
-    return spread_of(times)
+    return spread_of(times_of(lambda: library.call(noop), scale))
 
 
 def trip_on_one_core(library: Library, scale: Scale) -> Figures:
