@@ -39,8 +39,15 @@ def gather(loop: Loop) -> Iterator[Event]:
         yield from of_worker(loop, worker)
     for unit_id in loop.stops.ended():
         yield UnitStopped(unit_id)
+    unknown = []
     while loop.attention:
-        yield from of_queue(loop, loop.attention.pop())
+        queue = loop.attention.pop()
+        if queue.number in loop.core.queues or not queue.opened or queue.gone:
+            yield from of_queue(loop, queue)
+        else:  # opened by another thread after the core was told of what had happened: it hears of that first, in the next turn
+            unknown.append(queue)
+    for queue in unknown:
+        loop.look_at(queue)
 
 
 def of_worker(loop: Loop, worker: Worker) -> Iterator[Event]:
