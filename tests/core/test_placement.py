@@ -342,3 +342,18 @@ class Rounds:
                     self.serves[worker] = (queue, limit)
                 case Limit(worker, units) if worker in self.serves:
                     self.serves[worker] = (self.serves[worker][0], units)
+
+
+def test_of_nested_queues_the_deepest_goes_first_and_the_applications_own_before_them() -> None:
+    scheduler = Scheduler()
+    scheduler.handle(CategoryAdded("Default", Limits(max_active_workers=1, always_queue=True)), 0.0)
+    for number, depth in ((1, 1), (2, 3), (3, 2), (4, 3), (5, 0)):
+        scheduler.handle(QueueOpened(QueueId(number), "Default", 1, depth), 0.0)
+        scheduler.handle(WorkWaits(QueueId(number), 1), 0.0)
+    scheduler.handle(WorkerReady(WorkerId(1)), 0.0)
+    served = [scheduler.workers[WorkerId(1)].queue]
+    for now in range(1, 5):
+        scheduler.handle(WorkTaken(served[-1]), now)
+        scheduler.handle(WorkerDry(WorkerId(1)), now)
+        served.append(scheduler.workers[WorkerId(1)].queue)
+    assert served == [5, 2, 4, 3, 1]

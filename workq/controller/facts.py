@@ -71,6 +71,7 @@ def of_worker(loop: Loop, worker: Worker) -> Iterator[Event]:
         yield WorkerUnblocked(number)
     if dry and not queue.depth():  # that nothing waits is told first: else the worker would be sent there again
         yield from of_queue(loop, queue)
+    dry = not worker.batches  # looked at again: what was told just now may have brought it units
     if dry != worker.told_dry and worker.queue is queue:
         worker.told_dry = dry
         if dry:

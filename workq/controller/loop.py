@@ -21,7 +21,7 @@ from workq.controller.blocking import BlockedJudge
 from workq.controller.dispatch import Dispatcher
 from workq.controller.records import NEVER, Batch, Queue, Worker
 from workq.controller.waiting import STREAM_S, Bell, Lead, expects
-from workq.core.events import CategoryAdded, Event, QueueClosed, QueueOpened, Tick
+from workq.core.events import CategoryAdded, Event, QueueClosed, QueueOpened, Tick, WorkerId, WorkerTook
 from workq.core.scheduler import Scheduler
 from workq.engines.protocol import Engine, Exited, Started, StartFailed
 from workq.transport.channel import Frame
@@ -205,9 +205,20 @@ class Loop:
             self.with_lead(needs_lead)
 
     def _ask(self, event: Event, now: float) -> list[Callable[[], object]]:
-        """Tell the core one thing and perform its orders; return what needs the lead."""
+        """Tell the core one thing and perform its orders; return what needs the lead.
+
+        First it hears which workers have taken units that it believes to be dry: else it might move them to another queue.
+        """
         later: list[Callable[[], object]] = []
-        for action in self.core.handle(event, now):
+        if type(event) is not WorkerTook:
+            for worker in self.dispatcher.workers:
+                if worker.told_dry and worker.announced and (worker.batches or worker.forming):
+                    self.dispatcher.mend(worker)
+                    worker.told_dry = False
+                    later += self._ask(WorkerTook(WorkerId(int(worker.number))), now)
+        actions = self.core.handle(event, now)
+        perform.arrange(self, actions)
+        for action in actions:
             later += perform.perform(self, action, now)
         return later
 

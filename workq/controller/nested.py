@@ -65,7 +65,8 @@ class Nested:
         queue.output_to = "discard"  # the unit that waits writes it, as its own
         self._queues[key] = queue
         self._loop.controller.queues[queue.number] = queue
-        self._loop.tell(QueueOpened(queue.number, category, max_workers))
+        queue.depth_of_nest = 1 + (worker.queue.depth_of_nest if worker.queue is not None else 0)
+        self._loop.tell(QueueOpened(queue.number, category, max_workers, queue.depth_of_nest))
 
     def _units(self, worker: Worker, queue: Queue, key: tuple[int, int], calls: list[Any], units: list[Any]) -> None:
         for number, pickled, keywords, name, options in calls:

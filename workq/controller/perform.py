@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +39,8 @@ def perform(loop: Loop, action: Action, now: float) -> list[NeedsLead]:
             return _grant(loop, loop.by_number.get(number), queue, limit)
         case Limit(number, units):
             return _limit(loop, loop.by_number.get(number), units)
-        case Release(number):
-            return _release(loop.by_number.get(number))
+        case Release():
+            pass  # done by `arrange`
         case StartWorker(number, category):
             start.start_worker(loop, number, category, now)
         case StopWorker(number):
@@ -58,14 +58,31 @@ def perform(loop: Loop, action: Action, now: float) -> list[NeedsLead]:
     return []
 
 
+def arrange(loop: Loop, actions: Sequence[Action]) -> None:
+    """Move workers to and from queues as ordered, all before anything is sent.
+
+    The race: the core keeps one dry worker with queue A and moves another from A to B; what is sent for the first order may go to the
+    second worker too, which would then stand with B and run a unit of A that nobody finds any more who looks for A's units.
+    """
+    for action in actions:
+        worker = loop.by_number.get(action.worker) if isinstance(action, Grant | Release) else None
+        if worker is None:
+            continue
+        queue = loop.controller.queues.get(action.queue) if isinstance(action, Grant) else None
+        if isinstance(action, Release):
+            assert not worker.batches, worker
+            _detach(worker)
+        elif queue is not None and not queue.gone and worker.queue is not queue:
+            assert not worker.batches, worker
+            _detach(worker)
+            worker.queue = queue
+            queue.workers.append(worker)
+
+
 def _grant(loop: Loop, worker: Worker | None, queue_number: Any, limit: int | None) -> list[NeedsLead]:
     queue = loop.controller.queues.get(queue_number)
     if worker is None or queue is None or queue.gone:
         return []
-    if worker.queue is not queue:
-        _detach(worker)
-        worker.queue = queue
-        queue.workers.append(worker)
     worker.allowance = limit
     worker.told_dry = False  # the core counts it as active from here
     queue.room = True
@@ -83,12 +100,6 @@ def _limit(loop: Loop, worker: Worker | None, units: int) -> list[NeedsLead]:
     worker.allowance = units
     if units == 0:
         return [partial(loop.take_back, worker)]
-    return []
-
-
-def _release(worker: Worker | None) -> list[NeedsLead]:
-    if worker is not None and not worker.batches:  # else it has just taken a unit: the core is about to hear of it
-        _detach(worker)
     return []
 
 

@@ -192,6 +192,7 @@ class Queue:  # weakly referred to by its controller
         self.gone = False  # the core has forgotten it
         self.closed = False
         self.owner: Worker | None = None  # of a nested queue: the worker whose unit made it
+        self.depth_of_nest = 0  # 1 for a queue that a unit of the application's queue made, 2 for one made by a unit of that, …
         self.retrying = 0
         self.done = self.failed = self.cancelled = self.timed_out = self.lost = 0
         self.peak_depth = 0

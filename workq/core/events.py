@@ -51,11 +51,15 @@ class CategoryRemoved:
 
 @dataclass(frozen=True, slots=True)
 class QueueOpened:
-    """There is a queue, with the most workers that may serve it at once."""
+    """There is a queue, with the most workers that may serve it at once.
+
+    ``depth`` is 0 for a queue that the application made, and one more than its own queue's for one that a unit made.
+    """
 
     queue: QueueId
     category: str
     max_workers: int
+    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True)

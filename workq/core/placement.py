@@ -32,8 +32,21 @@ def next_pair(category: CategoryRow) -> tuple[WorkerRow, QueueRow] | None:
 def next_queue(category: CategoryRow) -> QueueRow | None:
     """Return the waiting queue whose turn it is."""
     if category.fresh:
-        return next(iter(category.fresh.values()))
+        return _next_fresh(category)
     return min(category.served.values(), key=lambda queue: queue.serving, default=None)
+
+
+def _next_fresh(category: CategoryRow) -> QueueRow:
+    """Return the first of the application's queues, else the deepest of those that units made.
+
+    Of nested queues the deepest has its units run first, so that of a tree of units few branches are open at once: each unit that waits
+    for others is a process. The application's own go before them, as each is served by one worker only and then stands in the other ring.
+    """
+    queues = category.fresh.values()
+    first = next(iter(queues))
+    if not category.nested or not first.depth:
+        return first
+    return max(queues, key=lambda queue: queue.depth if queue.depth else inf)
 
 
 def worker_for(category: CategoryRow, queue: QueueRow) -> WorkerRow | None:

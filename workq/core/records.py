@@ -55,11 +55,13 @@ class QueueRow:
         unserved: Of those, how many have no worker: each worker that comes to serve the queue takes one off, each that leaves adds one.
         wish: How many more workers it wants and may have. Kept by ``CategoryRow.review``.
         ring: The ring of its category in which it stands, or None.
+        depth: How many units wait for it, one inside the other: 0 for a queue of the application.
     """
 
     id: QueueId
     category: str
     max_workers: int
+    depth: int = 0
     units: int = 0
     unserved: int = 0
     paused: bool = False
@@ -113,6 +115,7 @@ class CategoryRow:
         waiting: All queues with units that wait, those that have all the workers that they may have included.
         wishes: How many workers all queues together want and may have, each for itself.
         dying: How many workers have been killed and are not gone yet.
+        nested: How many of its queues were made by units.
         restless: Some worker has been told a limit, or something has happened that may call for one.
     """
 
@@ -127,6 +130,7 @@ class CategoryRow:
     waiting: dict[QueueId, None] = field(default_factory=dict)
     wishes: int = 0
     dying: int = 0
+    nested: int = 0
     restless: bool = False
     sampling: bool = False
 

@@ -128,8 +128,8 @@ class Scheduler:
                 self._note_stop(unit, worker, reason, delete_timeout_s, now)
             case UnitStopped(unit):
                 self._forget_stop(unit)
-            case QueueOpened(queue, category, max_workers):
-                self._note_opened(queue, category, max_workers)
+            case QueueOpened(queue, category, max_workers, depth):
+                self._note_opened(queue, category, max_workers, depth)
             case QueueClosed(queue):
                 self._note_closed(queue)
             case QueuePaused(queue):
@@ -160,11 +160,12 @@ class Scheduler:
         self._begin_anew(category)
         self._touch(category)
 
-    def _note_opened(self, queue_id: QueueId, category: str, max_workers: int) -> None:
+    def _note_opened(self, queue_id: QueueId, category: str, max_workers: int, depth: int) -> None:
         assert queue_id not in self.queues, f"queue {queue_id} is open already"
         assert not self.categories[category].removed, f"category {category} has been removed"
-        row = QueueRow(queue_id, category, max_workers)
+        row = QueueRow(queue_id, category, max_workers, depth)
         self.categories[category].queues[queue_id] = self.queues[queue_id] = row
+        self.categories[category].nested += depth > 0
 
     def _note_resized(self, queue_id: QueueId, max_workers: int) -> None:
         if queue := self._open_queue(queue_id):
@@ -515,6 +516,7 @@ class Scheduler:
         category.review(queue)
         if queue.closed and queue.deserted:
             del self.queues[queue.id], category.queues[queue.id]
+            category.nested -= queue.depth > 0
 
     def _rouse(self, queue: QueueRow) -> None:
         """Draw the conclusions from a change after which workers of `queue` may have to be told another limit."""
