@@ -276,7 +276,7 @@ class Dispatcher:
                 total += self._settle(worker, batch, at, upto)
                 if batch.at < upto:
                     break  # a large result is not there yet
-            if batch.at < len(units) or not batch.sent:
+            if batch.at < len(units):
                 break
             self._measure(worker, batch)
             worker.batches.popleft()
