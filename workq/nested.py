@@ -112,10 +112,7 @@ class NestedController:
                 calls.append((call.number, call.pickled, call.keywords, call.name, tuple(getattr(call.options, name) for name in _OPTIONS)))
             self._open[queue.number, unit.id] = unit
             queue.retrying += 1  # counts what is open
-            data = unit.data
-            if type(data) is Large:
-                data = copy_out(data.segment, data.lengths)
-            units.append((unit.id, call.number, data, unit.queued_ns))
+            units.append((unit.id, call.number, unit.data, unit.queued_ns))  # never in a segment: there is no pool of them here
         if units:
             self._request("units", queue.number, calls, units)
 

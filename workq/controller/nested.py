@@ -88,6 +88,8 @@ class Nested:
 
     def _close(self, worker: Worker, queue: Queue, key: tuple[int, int]) -> None:
         del self._queues[key]
+        for number in [number for number, call in self._calls.items() if call.queue is queue]:
+            del self._calls[number]
         self._loop.delete_queue(queue)
 
     def worker_gone(self, worker: Worker) -> None:
