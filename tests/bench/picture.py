@@ -12,13 +12,14 @@ from tests.bench.results import Line
 
 WIDTH, LEFT, RIGHT = 960, 150, 170
 BAR, GAP, HEAD = 13, 26, 20
+LEGEND = "Each row has a scale of its own, in tenfold steps. Thin line: what the bars are multiples of. Dashed line: the goal."
 COLOURS = {OURS: "#1a6fb5", "limit": "#7a7a7a", "peer": "#c9c9c9"}
 
 
 def svg(lines: Sequence[Line]) -> str:
     """Return the picture as the text of an SVG file."""
-    body: list[str] = []
-    top = 30.0
+    body = [f'<text x="10" y="16">{LEGEND}</text>']
+    top = 44.0
     for line in lines:
         if len(line.figures) > 1 and all(value > 0 for value in line.figures.values()):
             body += _group(line, top)
@@ -45,9 +46,10 @@ def _group(line: Line, top: float) -> Iterator[str]:
     order = sorted(multiples, key=lambda name: multiples[name], reverse=line.row.more_is_better)
     for place, name in enumerate(order):
         yield from _bar(line, name, first + place * BAR, across(multiples[name]))
-    if goal:
-        x, bottom = across(goal), first + len(order) * BAR
-        yield f'<line x1="{x:.1f}" y1="{first:.0f}" x2="{x:.1f}" y2="{bottom:.0f}" stroke="#c0392b" stroke-dasharray="3 2"/>'
+    marks = [(1.0, 'stroke="#222222" stroke-width="0.5"'), *([(goal, 'stroke="#c0392b" stroke-dasharray="3 2"')] if goal else [])]
+    for multiple, style in marks:
+        x, bottom = across(multiple), first + len(order) * BAR
+        yield f'<line x1="{x:.1f}" y1="{first:.0f}" x2="{x:.1f}" y2="{bottom:.0f}" {style}/>'
 
 
 def _bar(line: Line, name: str, y: float, end: float) -> Iterator[str]:

@@ -59,7 +59,7 @@ def _arrays(megabytes: int) -> Workload:
 
 
 WORKLOADS: dict[str, Workload] = {
-    "queue": Workload(throughput.queue),
+    "queue": Workload(throughput.queue, WITHOUT_JOBLIB),
     "map": Workload(throughput.map_trivial),
     "trip": Workload(trips.trip, limits={"raw": raw_trip}),
     "trip-one-core": Workload(trips.trip_on_one_core, limits={"raw": _raw_on_one_core}),
