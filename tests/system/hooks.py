@@ -221,3 +221,87 @@ def announce_and_nap(fifo: str) -> None:
 
 def nap() -> None:
     NAPPING.wait()
+
+
+# ---------------------------------------------------------------- workers that end, or are stopped
+
+
+def nap_as_pid(fifo: str) -> None:
+    """Tell the test our pid, and go on for ever."""
+    with open(fifo, "w") as file:
+        print(os.getpid(), file=file)
+    NAPPING.wait()
+
+
+def announce_then(fifo: str, until: str, value: Any) -> Any:
+    """Tell the test that we run, end when it writes to the second FIFO, and return the value."""
+    announce(fifo)
+    with open(until, "rb", buffering=0) as file:
+        file.read(1)
+    return value
+
+
+def leave_child() -> int:
+    """Start a process of a session of its own that holds all of the worker's descriptors open, and return its pid."""
+    import signal
+
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os.write(tell, b"x")
+        while True:
+            signal.pause()
+    os.read(ready, 1)
+    os.close(ready)
+    os.close(tell)
+    return child
+
+
+def leave_child_and_nap(fifo: str) -> None:
+    child = leave_child()
+    with open(fifo, "w") as file:
+        print(child, file=file)
+    NAPPING.wait()
+
+
+def write_lines_and_nap(fifo: str, lines: int, number: int = 2) -> None:
+    """Write lines to a descriptor, tell the test, and go on for ever."""
+    for line in range(lines):
+        os.write(number, f"line {line}\n".encode())
+    announce(fifo)
+    NAPPING.wait()
+
+
+def large(size: int, fifo: str = "", until: str = "") -> bytes:
+    """Return so many bytes; with FIFOs, tell the test before, and wait until it says something."""
+    value = b"\x01" * size
+    if fifo:
+        announce(fifo)
+        with open(until, "rb", buffering=0) as file:
+            file.read(1)
+    return value
+
+
+def announce_and_give(value: Any, fifo: str) -> Any:
+    announce(fifo)
+    return value
+
+
+def size_of(value: bytes, folder: str = "") -> int:
+    if folder:
+        note_start(folder)
+    return len(value)
+
+
+def note_start(path: str, number: int = 0) -> int:
+    """Add a line for this start to a file, in one call that no kill cuts in two."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, b"%d\n" % number)
+    os.close(descriptor)
+    return number
+
+
+def note_start_and_work(path: str, number: int, rounds: int) -> int:
+    note_start(path, number)
+    return sum(range(rounds)) * 0 + number

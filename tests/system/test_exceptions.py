@@ -127,7 +127,9 @@ def test_a_chain_of_thousands_of_causes_arrives_cut(wq: workq.WorkMgr) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, workq.ExternalInterrupt, BaseException], ids=lambda kind: kind.__name__
+    "kind",
+    [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, workq.ExternalInterrupt, BaseException],
+    ids=lambda kind: kind.__name__,
 )
 def test_what_would_end_the_application_arrives_as_text_and_the_worker_lives(wq: workq.WorkMgr, kind: type[BaseException]) -> None:
     pid = wq.queue(hooks.pid).result(WAIT_S)

@@ -88,7 +88,10 @@ class Relay:
             return  # a child of a child: the way is open
         self.forked_in, self.worker = unit_label(), worker_name()
         if self.children is None:
+            known = "logging" in sys.modules
             self.children = open_way_for_children(self.send)
+            if not known and "logging" in sys.modules:
+                sys.modules["logging"]._lock.acquire()  # it was imported in mid-fork, and gives back after it what it has not taken before
 
     def after_in_child(self) -> None:
         """Give up the reading end: a worker that has died must be noticed, not waited for. The thread that reads is not here."""
