@@ -33,7 +33,7 @@ class Intake:
         self._named_calls: dict[Callable[..., Any], Call] = {}  # with keywords
         self._large_calls: dict[tuple[Callable[..., Any], bool], Call] = {}  # of functions that were given large arguments
         self._travelling: dict[str, Call] = {}  # by name: of functions that travel with each unit
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may queue while its own thread does
         self._main_by_value = False  # what is defined in __main__ travels by value, so arguments that name it must as well
         self._ticks = 0
 

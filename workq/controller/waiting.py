@@ -46,24 +46,33 @@ class Bell:
 
     def __init__(self, flags: int) -> None:
         self.fd = os.eventfd(0, flags)
-        self._lock = threading.RLock()  # a signal handler may ring while its own thread does
+        self._to_close = [self.fd]  # taken out by the one who closes it
+        self._ringing: list[None] = []  # an item for each thread that is about to write
         self._open = True
 
     def ring(self) -> None:
-        """Wake whoever reads it."""
-        with self._lock:
+        """Wake whoever reads it. Without a lock: a signal handler that interrupts it may wait for one that somebody holds who rings."""
+        self._ringing.append(None)  # first this, then the look; `close` does it the other way round, so that either sees the other
+        try:
             if self._open:
                 os.eventfd_write(self.fd, 1)
+        finally:
+            self._ringing.pop()
+        if not self._open:
+            self.close()
 
     def close(self) -> None:
-        """Give the descriptor back. Nobody may be reading it."""
-        with self._lock:
-            if self._open:
-                self._open = False
-                os.close(self.fd)
+        """Give the descriptor back, or leave that to the last who rings. Nobody may be reading it."""
+        self._open = False
+        if not self._ringing:
+            try:
+                os.close(self._to_close.pop())
+            except (IndexError, OSError):  # somebody else did; or the application has closed everything
+                pass
 
     def __del__(self) -> None:
         if hasattr(self, "_open"):  # whoever made it may have failed right afterwards
+            self._ringing = []
             self.close()
 
 
