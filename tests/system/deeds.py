@@ -247,7 +247,7 @@ def printf(text: str) -> None:
 
 
 def write_in_all_ways(name: str) -> str:
-    print(name, "print")
+    print(name, "print", flush=True)
     os.write(1, f"{name} os.write\n".encode())
     print(name, "print again")
     sys.stdout.flush()
@@ -299,6 +299,21 @@ def print_flush_wait(text: str, fifo: str) -> None:
     print("the rest")
 
 
+def print_flush(text: str) -> None:
+    print(text)
+    workq.flush()
+
+
+def print_and_raise(text: str) -> None:
+    print(text)
+    raise LookupError(text)
+
+
+def write_and_die(text: str) -> None:
+    os.write(1, text.encode())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 # ---------------------------------------------------------------- logs
 
 
@@ -318,6 +333,12 @@ def log_rich() -> None:
         raise LookupError("what was raised")
     except LookupError:
         logging.getLogger("deeds.rich").exception("with %s", "arguments", extra={"colour": "blue", "odd": threading.Lock()})
+
+
+def log_from_threads(threads: int, count: int) -> None:
+    """Return while threads still log."""
+    for _ in range(threads):
+        threading.Thread(target=log_many, args=(count,)).start()
 
 
 def log_in_child(message: str) -> int:

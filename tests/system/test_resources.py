@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import workq
-from tests.support import application, wait_gone, wait_until
+from tests.support import application, wait_gone
 from tests.system import deeds
 from workq import Category, Controller, LaunchError, WorkMgr
 from workq.config import Settings

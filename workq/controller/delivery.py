@@ -101,26 +101,37 @@ class Delivery:
         Runs in the thread that waits (sync, result, …), so that it shows where a person looks for it: in the cell, at the prompt.
         """
         outputs = queue.outputs
-        while outputs:
-            try:
-                unit = outputs.popleft()
-            except IndexError:
-                return
-            if queue.output_to == "discard" or unit.extra is None:
-                continue
-            write_output(unit)
+        with queue.emission:
+            while outputs:
+                try:
+                    unit = outputs.popleft()
+                except IndexError:
+                    return
+                if queue.output_to != "discard" and unit.extra is not None:
+                    write_output(unit)
 
 
 def write_output(unit: Unit[Any]) -> None:
-    """Write what a unit has printed. A stream that is None or closed takes nothing, and nothing is said of it."""
-    assert unit.extra is not None
-    for number, text in unit.extra.output:
-        stream = sys.stderr if number == 2 else sys.stdout
+    """Write what a unit has printed and was not yet written. A stream that takes nothing takes nothing, and nothing is said of it."""
+    extra = unit.extra
+    assert extra is not None
+    chunks = extra.output[extra.emitted :]
+    extra.emitted += len(chunks)
+    for number, text in chunks:
+        write_text("stderr" if number == 2 else "stdout", text)
+
+
+def write_text(name: str, text: str) -> None:
+    """Write to one of this process's streams, which may be None, closed, of a narrow encoding or of anybody's making."""
+    try:
+        stream = getattr(sys, name)
         try:
             stream.write(text)
-            stream.flush()
-        except (AttributeError, ValueError, OSError):
-            continue
+        except UnicodeEncodeError as error:
+            stream.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
+        stream.flush()
+    except Exception:  # the unit has ended as it has ended, whatever becomes of its words
+        return
 
 
 def _handle_record(worker: Worker, data: bytes) -> None:

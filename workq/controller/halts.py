@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import time
 from collections import deque
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("workq")
 
+CUT = "[workq: output cut, {} bytes dropped]\n"
+FLOW_MS = 5  # a pipe that stays empty for so long is not being written to
+MOST_DROPPED_BYTES = 64 << 20  # at one look, so that a unit that writes without end does not keep the controller
 MOST_OUTPUT_BYTES = 1 << 20  # that a dead worker's pipe is read for
 FAULT = "Fatal Python error:"  # how faulthandler's page begins
 FAULTS = (FAULT, "Current thread 0x", "Thread 0x")
@@ -190,9 +194,35 @@ class Halts:
             silent_s = now - max(worker.words[BEAT] / 1e9, worker.ready_at)
             if silent_s < loop.settings.stalled_after_s:
                 worker.stalled = False
-            elif not worker.stalled:
+                continue
+            self._make_room(worker)
+            if not worker.stalled:
                 worker.stalled = True
                 self._report_stalled(worker)
+
+    def _make_room(self, worker: Worker) -> None:
+        """Take what a silent worker's unit has written: C code that keeps the interpreter's lock may be waiting for room in its pipe."""
+        lead = self._loop.lead
+        lead.take(must=True)  # so that nobody sees the unit end before its output is with it
+        try:
+            self._take_output(worker)
+        finally:
+            if lead.give_up():
+                self._loop.ring()
+
+    def _take_output(self, worker: Worker) -> None:
+        running = self._loop.dispatcher.running(worker)
+        if running is None or running[0].value is not PENDING or worker.exited:
+            return
+        extra, most = running[0].need_extra(), self._loop.settings.output_bytes
+        for number, fd in ((1, worker.lane.output_fd), (2, worker.lane.error_fd)):
+            kept, dropped = _read_while_it_flows(fd, most)
+            if kept:
+                extra.output.append((number, kept.decode("utf-8", "backslashreplace")))
+            if dropped:
+                extra.output.append((number, f"\n{CUT.format(dropped)}"))
+            if kept or dropped:
+                running[0].call.queue.outputs.append(running[0])
 
     def _report_stalled(self, worker: Worker) -> None:
         loop = self._loop
@@ -223,6 +253,21 @@ def _read_all(fd: int) -> bytes:
     except OSError:
         pass
     return b"".join(pieces)
+
+
+def _read_while_it_flows(fd: int, most: int) -> tuple[bytes, int]:
+    """Return what comes out of a pipe until it has been empty for some milliseconds, up to ``most`` bytes, and how many more there were."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    kept, dropped = bytearray(), 0
+    try:
+        while dropped < MOST_DROPPED_BYTES and poll.poll(FLOW_MS) and (piece := os.read(fd, 65536)):
+            room = most - len(kept)
+            kept += piece[:room]
+            dropped += max(0, len(piece) - room)
+    except OSError:
+        pass
+    return bytes(kept), dropped
 
 
 def _split(text: str, lines: int) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from dataclasses import dataclass
 from itertools import count
@@ -184,7 +185,7 @@ class Queue:  # weakly referred to by its controller
         self.large = False  # units of it have arguments in segments; set once
         self.unusual = False  # units of it were cancelled or come again; set once, never taken back
         self.outputs: deque[Unit[Any]] = deque()  # with output that was not yet emitted
-        self.emitting = False
+        self.emission = threading.RLock()  # held by the thread that writes the outputs: each whole, in order
         self.output_to: str = "stream"
         self.at_exit: str = "cancel"
         self.paused = False

@@ -48,12 +48,19 @@ def first_frame(loop: Loop, category: Category) -> dict[str, Any]:
         "category": category.name,
         "output_bytes": loop.settings.output_bytes,
         "log_level": root.getEffectiveLevel(),
+        "log_levels": _levels(root.manager),
         "main": mainmodule.preparation_data(),
         "preload": tuple(category.preload),
         "initializer": initializer,
         "work_folder": _folder(),
         "heartbeat_s": loop.settings.heartbeat_s,
     }
+
+
+def _levels(manager: logging.Manager) -> dict[str, int]:
+    """Return the levels that were set for single loggers, so that workers make the records that are wanted, and no others."""
+    loggers = list(manager.loggerDict.items())
+    return {name: logger.level for name, logger in loggers if isinstance(logger, logging.Logger) and logger.level}
 
 
 def _folder() -> str:

@@ -97,6 +97,7 @@ class Watcher:
 
 
 def more(names: list[str]) -> str:
+    """Return how many are not shown."""
     return f" and {len(names) - 10} more" if len(names) > 10 else ""
 
 
@@ -116,6 +117,7 @@ def _name(signal: Any, number: int) -> str:
 
 
 def folder() -> str:
+    """Return the working directory, or nothing where it is gone."""
     try:
         return os.getcwd()
     except OSError:

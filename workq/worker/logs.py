@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 _relay: Relay | None = None
 
 
-def install(send: Callable[[bytes], None], level: int) -> None:
+def install(send: Callable[[bytes], None], level: int, levels: dict[str, int] | None = None) -> None:
     """Hand each record of this process from ``level`` on to ``send``, as bytes for `records.load_record`.
 
-    ``send`` is called by whichever thread logs. Call this once, in the worker, before any unit runs.
+    ``send`` is called by whichever thread logs; ``levels`` are those of single loggers, by name. Call this once, in the worker, before any unit runs.
     """
     global _relay
-    _relay = Relay(send, level)
+    _relay = Relay(send, level, levels or {})
     if "logging" in sys.modules:
         _relay.attach(sys.modules["logging"])
     else:
@@ -54,9 +54,10 @@ def keep() -> None:
 class Relay:
     """The worker's one handler, and the way of its children's records. Lives as long as the process."""
 
-    def __init__(self, send: Callable[[bytes], None], level: int) -> None:
+    def __init__(self, send: Callable[[bytes], None], level: int, levels: dict[str, int]) -> None:
         self.send = send
         self.level = level
+        self.levels = levels
         self.pid = os.getpid()
         self.handler: logging.Handler | None = None
         self.children: Any = None  # multiprocessing-logging's handler, from the first fork on
@@ -68,6 +69,8 @@ class Relay:
         self.handler = make_handler(logging, self.emit)
         logging.root.handlers[:] = [self.handler]
         logging.root.setLevel(self.level)
+        for name, level in self.levels.items():
+            logging.getLogger(name).setLevel(level)
 
     def stay(self, logging: ModuleType) -> None:
         if self.handler not in logging.root.handlers:

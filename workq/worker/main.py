@@ -124,7 +124,7 @@ class Worker:
         self.output.install()
         self.interrupts.install()
         _write_crashes_to_stderr()
-        logs.install(self.send_record, config["log_level"])
+        logs.install(self.send_record, config["log_level"], config["log_levels"])
         os.register_at_fork(after_in_child=self._in_child)
         mainmodule.set_main(_pickle.loads(config["main"]) if config["main"] else None)
         watch.start(self.board, self.output, os.getppid(), config["heartbeat_s"])
