@@ -67,6 +67,7 @@ class Loop:
         self.attention: set[Queue] = set()  # queues whose backlog the core should hear of; any thread adds
         self._told: set[Queue] = set()  # queues that the core believes to be waiting
         self._ends: deque[Unit[Any]] = deque()  # units of which somebody must be told, from any thread
+        self._core_now = 0.0  # when the core was last told anything
         self._epoll = select.epoll()
         self._epoll.register(self.bell_fd, select.EPOLLIN)
         self._epoll.register(self.engine.fileno(), select.EPOLLIN)
@@ -207,7 +208,8 @@ class Loop:
     def _ask(self, event: Event, now: float) -> list[Callable[[], object]]:
         """Tell the core one thing and perform its orders; return what needs the lead.
 
-        First it hears which workers have taken units that it believes to be dry: else it might move them to another queue.
+        First it hears which workers have taken units that it believes to be dry: else it might move them to another queue. It hears of
+        all of them as of the time when it was last told something: else the first one could have it release the second.
         """
         later: list[Callable[[], object]] = []
         if type(event) is not WorkerTook:
@@ -215,7 +217,8 @@ class Loop:
                 if worker.told_dry and worker.announced and (worker.batches or worker.forming):
                     self.dispatcher.mend(worker)
                     worker.told_dry = False
-                    later += self._ask(WorkerTook(WorkerId(int(worker.number))), now)
+                    later += self._ask(WorkerTook(WorkerId(int(worker.number))), self._core_now or now)
+            self._core_now = now
         actions = self.core.handle(event, now)
         perform.arrange(self, actions)
         for action in actions:
