@@ -205,6 +205,7 @@ def worker_row(controller: Controller, worker: Worker, row: Any, now: float) -> 
 def metrics(controller: Controller) -> Metrics:
     """Return a controller's counters."""
     states = [row.state for row in worker_table(controller)]
+    past = dict(controller.past)
     queues = list(controller.queues.values())
     counters = controller.loop.counters if controller.loop is not None else {}
     return Metrics(
@@ -213,11 +214,11 @@ def metrics(controller: Controller) -> Metrics:
         states.count("blocked"),
         states.count("retired"),
         sum(queue.open_units() for queue in queues),
-        sum(queue.done for queue in queues),
-        sum(queue.failed for queue in queues),
-        sum(queue.cancelled for queue in queues),
-        sum(queue.timed_out for queue in queues),
-        sum(queue.lost for queue in queues),
+        past["done"] + sum(queue.done for queue in queues),
+        past["failed"] + sum(queue.failed for queue in queues),
+        past["cancelled"] + sum(queue.cancelled for queue in queues),
+        past["timed_out"] + sum(queue.timed_out for queue in queues),
+        past["lost"] + sum(queue.lost for queue in queues),
         counters.get("started", 0),
         counters.get("interrupted", 0),
         counters.get("killed", 0),

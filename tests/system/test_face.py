@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import subprocess
 import sys
@@ -389,6 +390,19 @@ def test_the_time_since_when_is_never_negative(wq: workq.WorkMgr) -> None:
     seen = [row.since_s for _ in range(200) for row in wq.workers()]
     assert all(unit.result(DEADLINE_S) == 1 for unit in units)
     assert min(seen, default=0.0) >= 0.0
+
+
+def test_counters_never_fall_and_queues_that_were_deleted_are_forgotten() -> None:
+    with workq.Controller() as controller:
+        for number in range(1, 30):
+            with workq.WorkMgr(1, controller=controller) as wq:
+                wq.queue(adder(number), 1).result(DEADLINE_S)
+                wq.queue(abs, 1).result(DEADLINE_S)
+            assert controller.metrics().units_done == 2 * number
+        del wq
+        wait_until(lambda: gc.collect() is not None and len(controller.queues) <= 1)
+        assert controller.metrics().units_done == 58
+        assert controller.metrics().workers_started == 1
 
 
 def test_top_shows_the_name_of_a_worker(wq: workq.WorkMgr) -> None:

@@ -83,6 +83,7 @@ class Controller:
         self.closed = False
         self.delivery = Delivery(name)
         self.call_numbers = count(1)
+        self.past = dict.fromkeys(("done", "failed", "cancelled", "timed_out", "lost"), 0)  # of queues that are gone
         self.segments = Pool()  # in which large arguments lie
         self._make_engine = engine
         self._start_method = start_method or os.environ.get("WORKQ_START_METHOD", "launcher")

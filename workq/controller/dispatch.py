@@ -212,6 +212,9 @@ class Dispatcher:
         news: dict[str, Any] | None = None
         if not calls <= worker.known:
             news = {"functions": [_introduction(call) for call in calls if call not in worker.known]}
+        if worker.to_forget:
+            news = {**(news or {}), "forget": worker.to_forget}
+            worker.to_forget = []
         if worker.lent or worker.freed:
             freed = self._freed(worker)
             if freed:
@@ -248,6 +251,14 @@ class Dispatcher:
                 news = news or {}
                 news.setdefault("attempts", {})[unit.id] = unit.attempts
         return news
+
+    def forget(self, queue: Queue) -> None:
+        """A queue is deleted: neither we nor its workers keep its functions. Each hears of it with its next units. Under the lock."""
+        for worker in self.workers:
+            gone = {call for call in worker.known if call.queue is queue}
+            if gone:
+                worker.known -= gone
+                worker.to_forget += [call.number for call in gone]
 
     def _tell_waiting(self, queue: Queue) -> None:
         """Have the core know of units that the workers of a queue cannot take now."""

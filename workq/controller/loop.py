@@ -401,6 +401,7 @@ class Loop:
                 if not worker.limited:
                     self.dispatcher.recall(worker)
             dropped = self.dispatcher.drop_all(queue)
+            self.dispatcher.forget(queue)
         for unit in dropped:
             queue.cancelled += 1
             self.settle(unit, cancelled(unit, "its queue was deleted"))

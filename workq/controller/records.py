@@ -102,6 +102,7 @@ class Worker:
         self.forming: Batch | None = None
         self.next_number = 1  # of the next unit that it is given
         self.known: set[Call] = set()  # the calls that it was sent
+        self.to_forget: list[int] = []  # the numbers of calls of deleted queues that it was sent
         self.allowance: int | None = None  # how many units it may still take; None: any number
         self.limited = False  # its board's LIMIT is set: nothing new until its batches have ended
         self.read_at = 0  # how far its ring was read
@@ -197,6 +198,13 @@ class Queue:  # weakly referred to by its controller
         self.retrying = 0
         self.done = self.failed = self.cancelled = self.timed_out = self.lost = 0
         self.peak_depth = 0
+
+    def __del__(self) -> None:
+        """Hand our counters over: those of the controller never fall."""
+        past = getattr(self.controller, "past", None)
+        if past is not None:
+            for name in past:
+                past[name] += getattr(self, name)
 
     def depth(self) -> int:
         """Return how many units wait."""

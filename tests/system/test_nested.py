@@ -1,0 +1,145 @@
+"""Units that queue units and wait for them: never a dead-lock, few processes, and nothing left when the one who waits is stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import workq
+from tests.support import DEADLINE_S, wait_until
+from tests.system.held import Held, hold
+
+pytestmark = pytest.mark.slow
+
+SMALL = workq.Category("small", default_workers=2, max_workers=2, max_active_workers=2)
+
+
+@pytest.fixture
+def wq() -> Iterator[workq.WorkMgr]:
+    with workq.Controller() as controller:
+        controller.add_category(SMALL)
+        queue = workq.WorkMgr(2, category="small", name="outer", delete_timeout=60, controller=controller)
+        yield queue
+        queue.close()
+
+
+def chain(depth: int) -> int:
+    if not depth:
+        return 0
+    with workq.WorkMgr(2) as wq:
+        return 1 + wq.queue(chain, depth - 1).result()
+
+
+def tree(depth: int, width: int) -> int:
+    if not depth:
+        return 1
+    wq = workq.WorkMgr(2)
+    units = [wq.queue(tree, depth - 1, width) for _ in range(width)]
+    leaves = sum(unit.result() for unit in units)
+    wq.close()
+    return leaves
+
+
+def tree_by_sync(depth: int, width: int) -> int:
+    if not depth:
+        return 1
+    with workq.WorkMgr(2) as wq:
+        units = [wq.queue(tree_by_sync, depth - 1, width) for _ in range(width)]
+        wq.sync()
+        return sum(unit.result() for unit in units)
+
+
+def many_queues(number: int) -> int:
+    total = 0
+    for _ in range(number):
+        with workq.WorkMgr(1) as wq:
+            total += sum(unit.result() for unit in [wq.queue(abs, -1), wq.queue(abs, -1)])
+    return total
+
+
+def test_six_levels_deep_with_two_workers(wq: workq.WorkMgr) -> None:
+    assert wq.queue(chain, 6).result(DEADLINE_S) == 6
+    assert wq.metrics().workers_started <= 8  # each level's waiter is a process
+
+
+def test_a_binary_tree_of_six_levels_needs_few_processes(wq: workq.WorkMgr) -> None:
+    assert wq.queue(tree, 6, 2).result(3 * DEADLINE_S) == 64
+    assert wq.metrics().workers_started <= 40  # of 127 units
+
+
+def test_many_trees_side_by_side_do_not_mix_and_strike_nobody(wq: workq.WorkMgr) -> None:
+    """Each tree deletes its queues while others run. A worker that was moved to a queue with another's unit in hand would be struck."""
+    units = [wq.queue(tree if number % 2 else tree_by_sync, 3, 2) for number in range(40)]
+    assert [unit.result(3 * DEADLINE_S) for unit in units] == [8] * 40
+    assert (wq.metrics().workers_interrupted, wq.metrics().workers_killed, wq.metrics().workers_halted) == (0, 0, 0)
+
+
+def test_a_wide_tree_by_sync(wq: workq.WorkMgr) -> None:
+    assert wq.queue(tree_by_sync, 3, 5).result(3 * DEADLINE_S) == 125
+
+
+def test_queues_made_one_after_the_other_are_forgotten(wq: workq.WorkMgr) -> None:
+    assert [unit.result(DEADLINE_S) for unit in [wq.queue(many_queues, 50) for _ in range(2)]] == [100, 100]
+    wait_until(lambda: len(wq.controller.queues) <= 2)
+
+
+def fail_inside() -> None:
+    with workq.WorkMgr(1) as wq:
+        wq.queue(int, "no number").result()
+
+
+def die_inside() -> str:
+    with workq.WorkMgr(1) as wq:
+        error = wq.queue(os._exit, 3).exception()
+        return f"{type(error).__name__} {getattr(error, 'exit_code', None)}"
+
+
+def output_inside() -> None:
+    print("before")
+    with workq.WorkMgr(1) as wq:
+        wq.queue(print, "inside")
+    print("after")
+
+
+def test_outcomes_and_output_reach_the_unit_that_waits(wq: workq.WorkMgr, capsys: pytest.CaptureFixture[str]) -> None:
+    assert isinstance(wq.queue(fail_inside).exception(DEADLINE_S), ValueError)
+    assert wq.queue(die_inside).result(DEADLINE_S) == "WorkerHalted 3"
+    unit = wq.queue(output_inside)
+    unit.result(DEADLINE_S)
+    assert unit.output.split() == ["before", "inside", "after"]
+    assert capsys.readouterr().out.split() == ["before", "inside", "after"]
+
+
+def hold_inside(fifo: str) -> int:
+    with workq.WorkMgr(1) as wq:
+        return wq.queue(hold, fifo).result()
+
+
+def die_while_it_waits(fifo: str) -> None:
+    import threading
+
+    wq = workq.WorkMgr(1)
+    unit = wq.queue(hold, fifo)
+    threading.Thread(target=lambda: (wait_until(lambda: os.path.exists(fifo + ".die")), os._exit(7))).start()
+    unit.result()
+
+
+def test_a_unit_that_waits_for_its_own_is_shown_as_blocked_and_can_be_cancelled_with_them(wq: workq.WorkMgr, tmp_path: Path) -> None:
+    with Held(wq, tmp_path, hold_inside) as held:
+        wait_until(lambda: [row.blocked for row in wq.workers() if row.unit == held.unit.label and row.state == "blocked"] == ["declared"])
+        held.unit.cancel()
+        with pytest.raises(workq.UnitCancelled):
+            held.unit.result(DEADLINE_S)
+        wait_until(lambda: not [row for row in wq.workers() if row.unit])  # its own unit was interrupted too
+    assert wq.queue(abs, -1).result(DEADLINE_S) == 1
+
+
+def test_what_a_dead_unit_had_queued_is_stopped(wq: workq.WorkMgr, tmp_path: Path) -> None:
+    with Held(wq, tmp_path, die_while_it_waits) as held:
+        Path(held.fifo + ".die").touch()
+        assert isinstance(held.unit.exception(DEADLINE_S), workq.WorkerHalted)
+        wait_until(lambda: not [row for row in wq.workers() if row.unit])
+    assert wq.queue(abs, -1).result(DEADLINE_S) == 1
