@@ -255,7 +255,7 @@ def test_classes_of_the_script_arrive_as_arguments_of_any_function() -> None:
     """Also where the function is none of the script, so that the worker has not had to read it before."""
     ended = application(
         """
-        import workq
+        import os, workq
 
         class Names(list): pass
 
@@ -264,9 +264,13 @@ def test_classes_of_the_script_arrive_as_arguments_of_any_function() -> None:
         if __name__ == "__main__":
             with workq.WorkMgr(1) as wq:
                 print(wq.queue(len, Names("abc")).result(), type(wq.queue(make, 1).result()) is Names)
+                large = Names(range(100_000))
+                for _ in range(2):  # the second worker is given it in another way
+                    print(wq.queue(len, large).result())
+                    wq.queue(os._exit, 3).exception()
         """
     )
-    assert ended.stdout.split() == ["3", "True"], ended.stderr
+    assert ended.stdout.split() == ["3", "True", "100000", "100000"], ended.stderr
 
 
 # ---------------------------------------------------------------- units themselves

@@ -146,8 +146,12 @@ class Reading:
 
     def load(self) -> Any:
         """Unpickle: the first piece is the pickle, the others are its buffers."""
-        _, pickled, *buffers = self._views
+        pickled, *buffers = self.pieces()
         return _pickle.loads(pickled, buffers=buffers)
+
+    def pieces(self) -> list[memoryview]:
+        """Return the pickle and its buffers, where they lie."""
+        return self._views[1:]
 
     def over(self) -> bool:
         """Give the mapping back; False where somebody still has a view of it (only the mapping knows). May be asked again."""

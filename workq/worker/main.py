@@ -245,7 +245,10 @@ class Worker:
         return f"{queue}:{self.ids[index]} {name}, in {self.name} (pid {self.pid})"
 
     def learn(self, news: dict[str, Any]) -> None:
-        """Take in the functions and the labels that the parent has not sent before."""
+        """Take in the functions and the labels that the parent has not sent before, and forget those of queues that are gone."""
+        for number in news.get("forget", ()):
+            self.functions.pop(number, None)
+            self.labels.pop(number, None)
         for number, pickled, keywords, name, queue in news.get("functions", ()):
             self.functions[number] = _callable(pickled, keywords)
             self.labels[number] = name, queue
@@ -257,11 +260,16 @@ class Worker:
         """Unpickle arguments that lie in a segment, or did in the parent's."""
         if len(data) == 1:
             pickled, *buffers = data[0]
+        else:
+            number, fd, inode, lengths = data
+            reading = segments.Reading(number, segments.map_of(self.parent_pid, fd, inode, lengths), lengths)
+            self.readings.append(reading)
+            pickled, *buffers = reading.pieces()
+        try:
             return _pickle.loads(pickled, buffers=buffers)
-        number, fd, inode, lengths = data
-        reading = segments.Reading(number, segments.map_of(self.parent_pid, fd, inode, lengths), lengths)
-        self.readings.append(reading)
-        return reading.load()
+        except (AttributeError, ImportError):
+            codec.prepare_for(pickled)
+        return _pickle.loads(pickled, buffers=buffers)
 
     def give_back(self) -> None:
         """The unit has ended: tell the parent of segments that it has kept views of."""
