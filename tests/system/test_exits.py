@@ -103,6 +103,13 @@ def stop(pid: int) -> None:
     wait_until(lambda: is_stopped(pid), what="stopped")
 
 
+def kill_stopped(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a stopped process; all but SIGKILL strike when it goes on."""
+    os.kill(pid, number)
+    if number != signal.SIGKILL:
+        os.kill(pid, signal.SIGCONT)
+
+
 # ---------------------------------------------------------------- units that leave
 
 
@@ -173,8 +180,7 @@ def test_a_worker_killed_while_it_reads_a_large_argument_loses_nothing(stage: St
     """The unit had not begun: another worker runs it, once."""
     starts = str(stage.folder / "starts")
     unit, pid = stopped_while_reading(stage, starts)
-    os.kill(pid, number)
-    os.kill(pid, signal.SIGCONT)
+    kill_stopped(pid, number)
     assert unit.result(WAIT_S) == LARGE
     assert Path(starts).read_text() == "0\n"
     assert stage.halt().signal == number.name
@@ -252,8 +258,7 @@ def writer(folder: Path, timeout: float = 0, child: bool = False) -> Iterator[Wr
 def test_a_worker_killed_while_it_writes_a_large_result_loses_that_unit(tmp_path: Path, number: signal.Signals) -> None:
     with writer(tmp_path) as caught:
         assert caught.app.line() == "True"  # units of another queue, while the worker is stopped
-        os.kill(caught.pid, number)
-        os.kill(caught.pid, signal.SIGCONT)
+        kill_stopped(caught.pid, number)
         assert caught.app.finish().stdout.split() == ["WorkerHalted", "True"]
 
 
