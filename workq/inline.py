@@ -129,7 +129,7 @@ class InlineController:
 
     def statistics(self, queue: Queue) -> QueueStatistics:
         """Return a queue's counters."""
-        return queue_statistics(self, queue)  # type: ignore[arg-type]
+        return queue_statistics(queue)
 
     def workers(self) -> WorkerTable:
         """Return the workers of the controller behind: none of them is this queue's."""

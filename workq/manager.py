@@ -258,7 +258,7 @@ class WorkMgr:
         [0, 1, 2]
         """
         check_timeout(timeout)
-        return iter(lambda: self.wait_one(timeout), None)  # type: ignore[arg-type]
+        return iter(lambda: self.wait_one(timeout), None)
 
     # ------------------------------------------------------------ ending
 
@@ -320,15 +320,18 @@ class WorkMgr:
 
     def statistics(self) -> QueueStatistics:
         """Return the queue's counters as they are now: prints as a table, and has named fields."""
-        return self.controller.statistics(self._row)
+        statistics: QueueStatistics = self.controller.statistics(self._row)
+        return statistics
 
     def workers(self) -> WorkerTable:
         """Return the worker processes of this queue's controller: prints as a table, and is a sequence of rows."""
-        return self.controller.workers()
+        table: WorkerTable = self.controller.workers()
+        return table
 
     def metrics(self) -> Metrics:
         """Return the counters of this queue's controller: prints as a table, and has named fields."""
-        return self.controller.metrics()
+        metrics: Metrics = self.controller.metrics()
+        return metrics
 
     @staticmethod
     def is_worker_job() -> bool:

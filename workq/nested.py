@@ -77,7 +77,8 @@ class NestedController:
     @property
     def own_category(self) -> str:
         """The category that queues of units draw from: that of their worker."""
-        return self._side.category
+        category: str = self._side.category
+        return category
 
     def category(self, name: str) -> Category:
         """Return a category's limits. The worker knows its own and the three that always exist."""
@@ -142,7 +143,7 @@ class NestedController:
 
     def statistics(self, queue: Queue) -> QueueStatistics:
         """Return a queue's counters, as far as they are known here."""
-        return queue_statistics(self, queue)
+        return queue_statistics(queue)
 
     def workers(self) -> WorkerTable:
         """The parent alone can see its workers."""

@@ -143,7 +143,7 @@ class Metrics:
         return table([], rows)
 
 
-def queue_statistics(controller: Controller, queue: Queue) -> QueueStatistics:
+def queue_statistics(queue: Queue) -> QueueStatistics:
     """Return one queue's counters."""
     running = sum(bool(worker.batches) for worker in list(queue.workers))
     return QueueStatistics(

@@ -23,6 +23,8 @@ from workq.errors import PicklingError, ResultError, UnitCancelled, UnitTimeout,
 from workq.transport import codec, segments
 
 if TYPE_CHECKING:
+    import asyncio
+
     from workq.controller.records import Call, Worker
 
 T = TypeVar("T")
@@ -336,21 +338,21 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         raise AttributeError("a unit makes its condition itself")
 
     @property
-    def _waiters(self) -> list[Any]:
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
         return self.need_extra().waiters
 
     @property
-    def _done_callbacks(self) -> list[Callable[[Any], object]]:
+    def _done_callbacks(self) -> list[Callable[[Any], object]]:  # type: ignore[override]
         return self.need_extra().callbacks
 
     @property
-    def _state(self) -> str:
+    def _state(self) -> str:  # type: ignore[override]
         if self.value is not PENDING:
             return CANCELLED_AND_NOTIFIED if self.cancelled() else FINISHED
         return _RUNNING_STATE if self.running() else _PENDING_STATE
 
     @property
-    def _exception(self) -> BaseException | None:
+    def _exception(self) -> BaseException | None:  # type: ignore[override]
         value = self.value
         if type(value) in RAW:
             try:
@@ -361,7 +363,7 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         return value.exception() if type(value) is Ended else None
 
     @property
-    def _result(self) -> Any:
+    def _result(self) -> Any:  # type: ignore[override]
         value = self.value
         if value is PENDING or type(value) is Ended:
             return None
@@ -427,7 +429,7 @@ async def _awaited(unit: Unit[T]) -> T:
 
     def tell(_: object) -> None:
         if not loop.is_closed():
-            loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(None))
+            loop.call_soon_threadsafe(_finish, ended)
 
     unit.add_done_callback(tell)
     try:
@@ -438,6 +440,12 @@ async def _awaited(unit: Unit[T]) -> T:
     if unit.cancelled():
         raise asyncio.CancelledError(f"unit {unit.label} was cancelled")
     return unit.result()
+
+
+def _finish(ended: asyncio.Future[None]) -> None:
+    """Let the coroutine go on, if it still waits. In its loop's thread."""
+    if not ended.done():
+        ended.set_result(None)
 
 
 def cancelled(unit: Unit[Any], why: str) -> Ended:

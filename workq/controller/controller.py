@@ -320,7 +320,7 @@ class Controller:
         """Return the counters of one queue."""
         from workq.statistics import queue_statistics
 
-        return queue_statistics(self, queue)
+        return queue_statistics(queue)
 
     def states(self) -> dict[int, WorkerState]:
         """Return the state of each worker, by number."""

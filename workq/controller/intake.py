@@ -42,6 +42,7 @@ class Intake:
         queue = self._queue
         if queue.closed:
             self._refuse()
+        data: Any  # bytes, or Large
         try:
             if kwargs:
                 call, data = self._named_calls[function], _dumps((args, kwargs), 5)

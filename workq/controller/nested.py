@@ -6,6 +6,7 @@ The worker's side is ``workq.nested``. Both speak in marshalled tuples: requests
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from marshal import dumps as marshal_dumps
 from marshal import loads as marshal_loads
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,8 @@ class Nested:
             if what == "open":
                 self._open(worker, key, *rest)
             elif key in self._queues:
-                {"units": self._units, "cancel": self._cancel, "close": self._close}[what](worker, self._queues[key], key, *rest)
+                answers: dict[str, Callable[..., None]] = {"units": self._units, "cancel": self._cancel, "close": self._close}
+                answers[what](worker, self._queues[key], key, *rest)
 
     def _open(self, worker: Worker, key: tuple[int, int], name: str, category: str, max_workers: int, delete_timeout_s: float) -> None:
         self._next_number += 1

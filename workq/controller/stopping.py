@@ -146,19 +146,16 @@ class Stops:
                 self.next_check = due
 
     def _check_worker(self, worker: Worker, now: float) -> float | None:
-        timeouts = [
-            unit.call.options.timeout
-            for batch in worker.batches
-            for unit in batch.units[batch.at :]
-            if unit is not GHOST and unit.call.options.timeout is not None
-        ]
+        units = [unit for batch in tuple(worker.batches) for unit in batch.units[batch.at :] if unit is not GHOST]
+        timeouts: list[float] = [unit.call.options.timeout for unit in units if unit.call.options.timeout is not None]
         if not timeouts:
             return None
         next_look = now + min(timeouts)
         running = self._loop.dispatcher.running(worker)
-        if running is not None and running[0].call.options.timeout is not None:
+        timeout = running[0].call.options.timeout if running is not None else None
+        if running is not None and timeout is not None:
             unit, begun_s = running
-            over = begun_s + unit.call.options.timeout
+            over = begun_s + timeout
             if over > now:
                 return min(next_look, over)
             if unit.extra is None or unit.extra.stopping is None:

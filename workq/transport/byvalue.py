@@ -9,6 +9,6 @@ def call(pickled: bytes, data: bytes, keywords: bool) -> object:
     """Load a function and its arguments, and call it."""
     function = codec.load(pickled)
     if keywords:
-        args, kwargs = codec.load(data)  # type: ignore[misc]
-        return function(*args, **kwargs)  # type: ignore[operator]
-    return function(*codec.load(data))  # type: ignore[operator,misc]
+        args, kwargs = codec.load(data)
+        return function(*args, **kwargs)
+    return function(*codec.load(data))

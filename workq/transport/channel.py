@@ -282,7 +282,7 @@ class Upward:
 
     def frame(self, kind: int, *parts: bytes | memoryview, fd: int = -1) -> None:
         """Send one frame, waiting as long as the parent takes to read it; a descriptor may travel with it."""
-        views = [memoryview(UP_HEAD.pack(kind, sum(map(len, parts)))), *map(memoryview, parts)]
+        views = [memoryview(part) for part in (UP_HEAD.pack(kind, sum(map(len, parts))), *parts)]
         with self._lock:
             while views:
                 count = self._socket.sendmsg(views, [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))] if fd >= 0 else [])

@@ -473,12 +473,12 @@ def serve(worker: Worker) -> None:
 def _callable(pickled: bytes, keywords: bool) -> Callable[..., Any]:
     """Return the function behind a number. One that cannot be loaded here fails each unit of it, and nothing else."""
     try:
-        function = codec.load(pickled)
+        function: Callable[..., Any] = codec.load(pickled)
     except BaseException as error:
         return _raiser(error)
     if keywords:
-        return lambda arguments, named: function(*arguments, **named)  # type: ignore[operator,no-any-return]
-    return function  # type: ignore[return-value]
+        return lambda arguments, named: function(*arguments, **named)
+    return function
 
 
 def _raiser(error: BaseException) -> Callable[..., Any]:
