@@ -149,7 +149,7 @@ def test_a_function_of_a_module_that_workers_lack_fails_and_says_so(wq: workq.Wo
 def test_a_result_whose_pickling_misbehaves_fails_its_unit_and_says_so(wq: workq.WorkMgr, how: str) -> None:
     with undisturbed(wq):
         unit = wq.queue(hooks.make_at_dump, how)
-        with pytest.raises(workq.ResultError, match="result of unit .*AtDump, cannot be pickled") as caught:
+        with pytest.raises(workq.ResultError, match=r"result of unit .*AtDump, cannot be pickled") as caught:
             unit.result(WAIT_S)
     assert unit.worker is not None
     assert unit.label in str(caught.value)
@@ -163,7 +163,7 @@ def test_a_result_whose_pickling_misbehaves_fails_its_unit_and_says_so(wq: workq
 )
 def test_a_result_that_cannot_be_pickled_fails_its_unit_and_says_so(wq, function, args, said) -> None:  # type: ignore[no-untyped-def]
     with undisturbed(wq):
-        with pytest.raises(workq.ResultError, match=f"result of unit .*{said}"):
+        with pytest.raises(workq.ResultError, match=rf"result of unit .*{said}"):
             wq.queue(function, *args).result(WAIT_S)
 
 

@@ -50,7 +50,8 @@ def dump_error(error: BaseException, unit_label: str = "", note: str = "") -> by
         if unit_label:
             text = f"(unit {unit_label})\n{text}"
         pickled = proven_pickle(error) if isinstance(error, Exception) else None
-        return marshal.dumps((codec.type_name(error), bounded_repr(error), text, pickled, [*notes_of(error), *([note] if note else ())], chain_of(error)))
+        notes = [*notes_of(error), *([note] if note else ())]
+        return marshal.dumps((codec.type_name(error), bounded_repr(error), text, pickled, notes, chain_of(error)))
     except ExternalInterrupt:
         raise
     except BaseException as problem:  # a class whose very name raises, no memory left

@@ -94,7 +94,7 @@ class Relay:
             known = "logging" in sys.modules
             self.children = open_way_for_children(self.send)
             if not known and "logging" in sys.modules:
-                sys.modules["logging"]._lock.acquire()  # it was imported in mid-fork, and gives back after it what it has not taken before
+                sys.modules["logging"]._lock.acquire()  # imported in mid-fork, it gives back after it what it has not taken
 
     def after_in_child(self) -> None:
         """Give up the reading end: a worker that has died must be noticed, not waited for. The thread that reads is not here."""
