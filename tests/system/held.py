@@ -42,10 +42,12 @@ def spin(fifo: str) -> int:
 
 def deaf(fifo: str) -> int:
     """Compute, and ignore every interrupt, until the other end is closed or the process is killed."""
-    fd = os.open(fifo, os.O_RDONLY)
-    os.set_blocking(fd, False)
+    fd = -1
     while True:
-        try:
+        try:  # around everything: the interrupt may come right after the opening
+            if fd < 0:
+                fd = os.open(fifo, os.O_RDONLY)
+                os.set_blocking(fd, False)
             while True:
                 try:
                     if os.read(fd, 1) == b"":

@@ -46,6 +46,8 @@ class Controller:
         launcher_argv: A command to start the launcher with; its item ``"{command}"`` stands for the launcher's own,
             as in ``["nice", "-n5", "{command}"]``.
         name: Shown in the names of its threads.
+        engine: For tests: makes what makes the workers, see ``workq.engines.protocol.Engine``; it gets the two bells.
+        threaded: For tests: False starts no thread; ``running().turn([])`` takes one turn of the controller's.
 
     >>> from workq import Controller, WorkMgr
     >>> with Controller() as controller:
@@ -66,6 +68,7 @@ class Controller:
         launcher_argv: Sequence[str] | None = None,
         name: str = "workq",
         engine: Callable[[tuple[int, int]], Engine] | None = None,
+        threaded: bool = True,
     ) -> None:
         if not isinstance(settings, Settings):
             raise ArgumentError(f"settings must be a workq.config.Settings, not {settings!r}")
@@ -85,6 +88,7 @@ class Controller:
         self.call_numbers = count(1)
         self.past = dict.fromkeys(("done", "failed", "cancelled", "timed_out", "lost"), 0)  # of queues that are gone
         self.segments = Pool()  # in which large arguments lie
+        self.threaded = threaded
         self._make_engine = engine
         self._start_method = start_method or os.environ.get("WORKQ_START_METHOD", "launcher")
         self._launcher_argv = launcher_argv

@@ -103,7 +103,7 @@ class Loop:
 
     def start(self) -> None:
         """Start the thread, at the first unit."""
-        if self.thread is None:
+        if self.thread is None and self.controller.threaded:
             threading.Thread(target=self._begin, name=f"{self.controller.name}-controller", daemon=True).start()
 
     def _begin(self) -> None:

@@ -1,0 +1,204 @@
+"""The controller one turn at a time: no process, no thread; who does what next is decided by the test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import workq
+from workq.config import DEFAULTS
+from workq.testing.engine import MemoryEngine, SteppedWorker
+
+
+class Stage:
+    """A controller, its engine, and a queue."""
+
+    def __init__(self, workers: int = 1, **settings: Any) -> None:
+        self.engine = MemoryEngine(time.monotonic)
+        self.controller = workq.Controller(engine=lambda bells: self.engine, threaded=False, settings=DEFAULTS._replace(**settings))
+        self.wq = workq.WorkMgr(workers, name="stage", controller=self.controller)
+
+    def turn(self, times: int = 3) -> None:
+        """Let the controller take a few turns: one hears, one decides, one performs what needs the lead."""
+        for _ in range(times):
+            self.controller.running().turn([])
+
+    def worker(self, number: int = 1) -> SteppedWorker:
+        return self.engine.workers[number]
+
+    def ready(self, number: int = 1) -> SteppedWorker:
+        """Turn until the worker was started, and have it say ready."""
+        self.turn()
+        self.worker(number).get_ready()
+        self.turn()
+        return self.worker(number)
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    made = Stage()
+    yield made
+    made.controller.close()
+
+
+def test_nothing_is_started_before_a_unit_is_queued(stage: Stage) -> None:
+    stage.turn()
+    assert stage.engine.workers == {}
+
+
+def test_a_unit_goes_to_the_worker_and_its_result_comes_back(stage: Stage) -> None:
+    unit = stage.wq.queue(abs, -7)
+    worker = stage.ready()
+    assert unit.state.value == "sent"
+    assert worker.begin()
+    assert unit.state.value == "running"
+    worker.end()
+    stage.turn()
+    assert unit.state.value == "done"
+    assert unit.result() == 7
+    assert stage.wq.statistics().done == 1
+
+
+def test_units_queued_while_the_worker_starts_all_run_in_order(stage: Stage) -> None:
+    units = [stage.wq.queue(abs, -n) for n in range(100)]
+    worker = stage.ready()
+    while worker.step():
+        stage.turn(1)
+    assert [unit.result() for unit in units] == list(range(100))
+    assert [unit.ended_ns for unit in units] == sorted(unit.ended_ns for unit in units)
+
+
+@pytest.mark.parametrize("phase", ["starting", "idle", "sent", "running", "between"])
+def test_a_worker_that_ends_loses_the_unit_that_it_ran_and_no_other(phase: str, stage: Stage) -> None:
+    units = [] if phase == "idle" else [stage.wq.queue(abs, -n) for n in range(20)]
+    first = stage.wq.queue(abs, -1)
+    stage.turn()
+    worker = stage.worker()
+    if phase != "starting":
+        stage.ready()
+    if phase in ("idle", "between"):
+        assert worker.step()
+    while phase == "between" and worker.step():
+        pass  # all that was sent has ended, and nobody has read it
+    if phase == "running":
+        assert worker.begin()
+    worker.exit(-11)
+    stage.turn()
+    if phase == "idle":
+        assert first.result() == 1
+        first = stage.wq.queue(abs, -2)
+    while 2 not in stage.engine.workers:
+        stage.turn(1)
+    second = stage.ready(2)
+    while second.step():
+        stage.turn(1)
+    ends = [unit.state.value for unit in (*units, first)]
+    assert ends.count("lost") == (phase == "running"), ends
+    assert ends.count("done") == len(ends) - (phase == "running"), ends
+    (halt,) = stage.controller.halts
+    assert (halt.signal, halt.phase) == ("SIGSEGV", {"starting": "start", "running": "unit"}.get(phase, "idle"))
+
+
+def test_a_unit_behind_a_long_one_is_taken_back_for_an_idle_worker() -> None:
+    stage = Stage(2, recall_after_s=0.0)
+    try:
+        first = stage.wq.queue(abs, -1)
+        worker = stage.ready()
+        assert worker.step()
+        stage.turn()
+        units = [stage.wq.queue(abs, -n) for n in range(4)]
+        assert worker.begin()  # and does not end
+        stage.turn()
+        other = stage.ready(2)
+        stage.turn()
+        while other.step():
+            stage.turn()
+        assert [unit.done() for unit in units] == [False, True, True, True]
+        worker.end()
+        assert not worker.begin()
+        stage.turn()
+        assert [unit.result() for unit in (first, *units)] == [1, 0, 1, 2, 3]
+    finally:
+        stage.controller.close()
+
+
+def test_a_cancelled_unit_that_waits_behind_another_never_begins(stage: Stage) -> None:
+    units = [stage.wq.queue(abs, -n) for n in range(3)]
+    worker = stage.ready()
+    assert worker.begin()
+    units[1].cancel()
+    stage.turn()
+    assert units[1].cancelled()
+    worker.end()
+    for _ in range(5):
+        stage.turn()
+        worker.step()
+    assert [unit.state.value for unit in units] == ["done", "cancelled", "done"]
+    assert worker.interrupts == []
+
+
+def test_a_running_unit_is_interrupted_by_its_number_and_then_killed() -> None:
+    stage = Stage(grace_s=0.0)
+    try:
+        stage.wq.delete_timeout = 0.0
+        unit, behind = stage.wq.queue(abs, -1), stage.wq.queue(abs, -2)
+        worker = stage.ready()
+        assert worker.begin()
+        number = worker.running
+        unit.cancel()
+        stage.turn(1)
+        assert (unit.state.value, unit.cancelled()) == ("stopping", False)
+        stage.turn(4)
+        assert set(worker.interrupts) == {number}
+        assert worker.killed
+        assert unit.cancelled()
+        second = stage.ready(2)
+        assert second.step()
+        stage.turn()
+        assert behind.result() == 2
+        assert stage.controller.halts == []  # it was killed, and did not halt
+    finally:
+        stage.controller.close()
+
+
+def test_a_unit_that_ends_before_the_interrupt_keeps_its_result() -> None:
+    stage = Stage(grace_s=3600.0)
+    try:
+        unit = stage.wq.queue(abs, -1)
+        worker = stage.ready()
+        assert worker.begin()
+        unit.cancel()
+        stage.turn()
+        worker.end()
+        stage.turn()
+        assert unit.result() == 1
+        assert worker.interrupts == []
+    finally:
+        stage.controller.close()
+
+
+def test_a_paused_queue_gives_out_no_unit_until_it_goes_on(stage: Stage) -> None:
+    first = stage.wq.queue(abs, -1)
+    worker = stage.ready()
+    assert worker.step()
+    stage.turn()
+    stage.controller.pause_queue(stage.wq._row, True)
+    unit = stage.wq.queue(abs, -2)
+    stage.turn()
+    assert not worker.step()
+    stage.controller.pause_queue(stage.wq._row, False)
+    stage.turn()
+    assert worker.step()
+    stage.turn()
+    assert (first.result(), unit.result()) == (1, 2)
+
+
+def test_closing_ends_every_unit(stage: Stage) -> None:
+    units = [stage.wq.queue(abs, -n) for n in range(10)]
+    worker = stage.ready()
+    assert worker.begin()
+    stage.controller.close()
+    assert [unit.state.value for unit in units] == ["cancelled"] * 10
