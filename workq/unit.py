@@ -342,7 +342,7 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         return self.need_extra().waiters
 
     @property
-    def _done_callbacks(self) -> list[Callable[[Any], object]]:  # type: ignore[override]
+    def _done_callbacks(self) -> list[Callable[[Any], object]]:
         return self.need_extra().callbacks
 
     @property
