@@ -203,6 +203,7 @@ HANGING = [
 def test_a_hook_that_hangs_is_ended_and_others_go_on_meanwhile(wq, fifo, make, survives, by) -> None:  # type: ignore[no-untyped-def]
     path, reader = fifo
     function, args = make(path)
+    wq.delete_timeout = WAIT_S if survives else 0.05
     unit = wq.options(timeout=0.5 if by == "timeout" else None).queue(function, *args)
     wait_readable(reader)
     with undisturbed(wq):
