@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from workq.errors import WorkqError as WorkqError
     from workq.interruption import ExternalInterrupt as ExternalInterrupt
     from workq.manager import WorkMgr as WorkMgr
+    from workq.sharing import shared as shared
     from workq.unit import Unit as Unit
 
 __version__ = "0.1.0"
@@ -66,6 +67,7 @@ _HOMES = {
     ),
     "workq.interruption": ("ExternalInterrupt",),
     "workq.manager": ("WorkMgr",),
+    "workq.sharing": ("shared",),
     "workq.unit": ("Unit",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -114,7 +114,22 @@ class Ended:
 class Extra:
     """What a unit needs only when somebody waits for it in another way than ``result()``, or when it is not an ordinary one."""
 
-    __slots__ = ("attempts", "callbacks", "condition", "emitted", "history", "lock", "noted", "notes", "notified", "output", "segment", "stopping", "waiters")
+    __slots__ = (
+        "attempts",
+        "callbacks",
+        "condition",
+        "emitted",
+        "handles",
+        "history",
+        "lock",
+        "noted",
+        "notes",
+        "notified",
+        "output",
+        "segment",
+        "stopping",
+        "waiters",
+    )
 
     def __init__(self) -> None:
         self.lock = threading.RLock()  # taken by `with`, and not by way of the condition, whose methods an exception may leave half done
@@ -127,6 +142,7 @@ class Extra:
         self.stopping: UnitState | None = None  # CANCELLED or TIMED_OUT once it has been asked to end
         self.output: list[tuple[int, str]] = []
         self.emitted = 0  # how many pieces of the output were written to our streams
+        self.handles: list[Any] = []  # of shared values that it is given: they live until it has ended
         self.segment: segments.Segment | None = None  # in which its arguments lie
         self.notes: list[str] = []
         self.noted = 0  # the attempt whose output and notes were taken in

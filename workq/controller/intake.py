@@ -11,7 +11,7 @@ from typing import Any
 from workq.controller.records import Call, Large, Options, Queue
 from workq.errors import ArgumentError, LaunchError, WorkqError
 from workq.errors import QueueClosed as QueueClosedError
-from workq.transport import codec, segments
+from workq.transport import codec, segments, sharing
 from workq.transport.segments import LARGE_BYTES, POSSIBLE
 from workq.unit import PENDING, Unit
 
@@ -67,6 +67,10 @@ class Intake:
         unit.extra = unit.worker_record = None
         if type(data) is Large:
             unit.need_extra().segment = data.segment
+        if sharing.exist:
+            handles = sharing.take_pickled()
+            if handles:
+                unit.need_extra().handles = handles
         unit.started_ns = unit.ended_ns = 0
         priority = self.options.priority
         try:

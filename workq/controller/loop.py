@@ -347,6 +347,7 @@ class Loop:
                 extra.lock.release()
         for callback in callbacks:
             self.controller.delivery.call(callback, unit)
+        extra.handles.clear()
         if extra.segment is not None:
             self.controller.segments.free(extra.segment)
             extra.segment = None
