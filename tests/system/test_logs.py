@@ -177,6 +177,18 @@ class Slow(Keeper):
         super().emit(record)
 
 
+def test_sync_gives_up_waiting_for_a_handler_that_hangs(wq: WorkMgr, keeper: Keeper) -> None:
+    slow = Slow()
+    logging.getLogger("deeds.many").addHandler(slow)
+    try:
+        wq.queue(deeds.log_many, 3)
+        wq.sync(20)
+        assert not slow.records
+    finally:
+        slow.gate.set()
+        logging.getLogger("deeds.many").removeHandler(slow)
+
+
 def test_a_slow_handler_holds_up_no_unit(wq: WorkMgr, keeper: Keeper) -> None:
     slow = Slow()
     logging.getLogger("deeds.many").addHandler(slow)

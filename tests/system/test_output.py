@@ -168,6 +168,31 @@ def test_two_threads_that_sync_tell_each_unit_once_and_whole(capfd: pytest.Captu
     assert all(run == [f"{run[0].split()[0]} {n}" for n in range(20)] for run in runs)
 
 
+class Meddling(io.StringIO):
+    """At its first word, has another thread try to tell the next unit's output."""
+
+    def __init__(self, sync: Callable[[], object]) -> None:
+        super().__init__()
+        self.other = threading.Thread(target=sync)
+
+    def write(self, text: str) -> int:
+        if self.other.ident is None:
+            self.other.start()
+            self.other.join(0.2)  # it cannot end before we have written; if it did, its words came first
+        return super().write(text)
+
+
+def test_a_second_thread_that_syncs_waits_for_the_first_ones_words(wq: WorkMgr, monkeypatch: pytest.MonkeyPatch) -> None:
+    units = [wq.queue(deeds.print_lines, name, 1) for name in "ab"]
+    wait_until(lambda: all(unit.done() for unit in units))
+    stream = Meddling(lambda: wq.sync(20))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        wq.sync(20)
+        stream.other.join(20)
+    assert stream.getvalue() == "a 0\nb 0\n"
+
+
 # ---------------------------------------------------------------- odd parents
 
 

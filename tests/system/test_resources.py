@@ -49,7 +49,7 @@ INITIALIZERS = [
 @pytest.mark.parametrize(("how", "said"), INITIALIZERS)
 def test_a_failing_initializer_is_tried_a_bounded_number_of_times_and_its_words_are_told(tmp_path: Path, how: str, said: str) -> None:
     category = Category("broken", initializer=deeds.break_start, initializer_args=(str(tmp_path), how))
-    with broken(category, start_timeout_s=0.2 if how == "hang" else 20.0) as wq:
+    with broken(category, start_timeout_s=1.0 if how == "hang" else 20.0) as wq:
         units = [wq.queue(deeds.pid) for _ in range(20)]
         assert len(wait(units, 20).done) == 20
         for unit in units:

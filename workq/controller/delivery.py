@@ -34,6 +34,7 @@ class Delivery:
         self._starting = threading.RLock()
         self._thread: threading.Thread | None = None
         self._dropped = 0
+        self._delivered = 0
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have a function of the application called."""
@@ -49,12 +50,20 @@ class Delivery:
             self._dropped += 1
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until everything that was added before has been delivered; at once in the delivery thread itself."""
-        if self._thread is None or threading.current_thread() is self._thread or self._jobs.empty():
+        """Wait until everything that was added before has been delivered; at once in the delivery thread itself.
+
+        Gives up, and returns False, when nothing at all was delivered for ``timeout_s`` seconds: a handler hangs, or is that slow.
+        """
+        if self._thread is None or threading.current_thread() is self._thread:
             return True
         done = threading.Event()
         self.call(done.set)
-        return done.wait(timeout_s)
+        delivered = -1
+        while not done.wait(timeout_s):
+            if delivered == self._delivered:
+                return False
+            delivered = self._delivered
+        return True
 
     def close(self, timeout_s: float) -> None:
         """Deliver what is left and end the thread."""
@@ -89,6 +98,7 @@ class Delivery:
             except BaseException:
                 logger.exception("a callback raised: %r", function)
             del function, arguments
+            self._delivered += 1
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
                 logger.warning("%d log records of workers were dropped: their handlers are too slow", dropped)
