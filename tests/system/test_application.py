@@ -155,7 +155,6 @@ def test_a_forked_child_is_refused_and_touches_nothing_of_the_parents() -> None:
         if __name__ == "__main__":
             wq = workq.WorkMgr(2)
             units = [wq.queue(time.sleep, 0.5) for _ in range(2)]
-            wait = [unit for unit in units if not unit.running()]
             atexit.register(lambda: print("at exit", file=sys.stderr, flush=True))
             pid = os.fork()
             if pid == 0:
@@ -305,7 +304,7 @@ def test_an_application_that_closes_every_descriptor(when: str) -> None:
             said = []
             for unit in units:
                 try:
-                    said.append(unit.result(30))
+                    said.append(unit.result(3))
                 except BaseException as error:
                     said.append(type(error).__name__)
             for _ in range(3):
