@@ -7,6 +7,7 @@ import concurrent.futures
 import os
 import pickle
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -222,7 +223,9 @@ def test_wait_returns_at_the_first_exception(wq: workq.WorkMgr, fifo: tuple[str,
     with workq.WorkMgr(1, delete_timeout=0.05) as other:
         naps = other.queue(hooks.announce_and_nap, fifo[0])
         fails = wq.queue(hooks.throw, ValueError, "x")
-        waited = concurrent.futures.wait([naps, fails], WAIT_S, concurrent.futures.FIRST_EXCEPTION)
+        begun = time.monotonic()
+        waited = concurrent.futures.wait([naps, fails], 2 * WAIT_S, concurrent.futures.FIRST_EXCEPTION)
+        assert time.monotonic() < begun + WAIT_S  # or it has waited for all
         assert (waited.done, waited.not_done) == ({fails}, {naps})
         naps.cancel()
 
