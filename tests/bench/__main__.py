@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.bench.workloads import WORKLOADS
 def main() -> None:
     """Read the command line, measure what it asks for, and show it."""
     options = _parse()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # not at once: what is being measured must be ended first
     rows = [row for row in ROWS if not options.only or row.name in options.only]
     loops_per_ms = calibrate()
     about = {**report.machine(), "rounds": options.rounds, "quick": options.quick, "loops_per_ms": loops_per_ms}
