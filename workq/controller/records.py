@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from workq.core.events import QueueId, WorkerId
 from workq.engines.protocol import Lane
-from workq.transport.board import STARTED
+from workq.transport.board import BATCH_AT, FINISHED, MASK, STARTED
 from workq.transport.channel import Incoming, Outgoing
 from workq.transport.segments import Reading, Segment
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GHOST = None  # stands in a batch where a unit was taken back
 NEVER = 1 << 62
+LOADING_S = 5.0  # what a worker has taken may need so long until its first unit begins: its function's module has to be imported
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,11 @@ class Worker:
         return not self.limited or any(unit is not GHOST for batch in tuple(self.batches) for unit in batch.units[batch.at :])
 
     def silent_since(self, now: float) -> float:
-        """Return since when it has not begun what it was sent, as far as was looked."""
+        """Return since when it has not begun what it was sent, as far as was looked; later where it is loading a function."""
+        words = self.words
+        taken_ns = words[BATCH_AT]
+        if words[STARTED] == words[FINISHED] and taken_ns > self.lane.board.ends[words[FINISHED] & MASK]:
+            return max(taken_ns / 1e9, min(now, taken_ns / 1e9 + LOADING_S))
         what = self.words[STARTED], self.batches[-1].first
         if self._silent_about != what:
             self._silent_about, self._silent_from = what, now
@@ -147,7 +152,6 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<{self.name} pid {self.pid}>"
-
 
     def let_go(self) -> None:
         """Its process is gone: close and forget all of it but what units that ran in it may still tell."""
@@ -162,7 +166,9 @@ class Worker:
 class Queue:  # weakly referred to by its controller
     """One work queue, as the acting half sees it. ``pending`` and ``workers`` belong to the dispatch lock; any thread may append."""
 
-    def __init__(self, controller: Controller, number: QueueId, name: str, category: str, max_workers: int, delete_timeout_s: float) -> None:
+    def __init__(
+        self, controller: Controller, number: QueueId, name: str, category: str, max_workers: int, delete_timeout_s: float
+    ) -> None:
         self.controller = controller
         self.number = number
         self.name = name
@@ -247,12 +253,16 @@ class Queue:  # weakly referred to by its controller
 
     def open_units(self) -> int:
         """Return how many units have not ended."""
-        flying = sum(len(batch.units) - batch.at - batch.units.count(GHOST) for worker in list(self.workers) for batch in list(worker.batches))
+        flying = sum(
+            len(batch.units) - batch.at - batch.units.count(GHOST) for worker in list(self.workers) for batch in list(worker.batches)
+        )
         return self.depth() + flying + self.retrying
 
     def open_list(self) -> list[Unit[Any]]:
         """Return the units that have not ended. Under the dispatch lock, or in the controller's thread."""
-        flying = [unit for worker in self.workers for batch in tuple(worker.batches) for unit in batch.units[batch.at :] if unit is not GHOST]
+        flying = [
+            unit for worker in self.workers for batch in tuple(worker.batches) for unit in batch.units[batch.at :] if unit is not GHOST
+        ]
         return [*self.pending, *(unit for units in self.ranked.values() for unit in units), *flying]
 
     def busy(self) -> bool:

@@ -381,6 +381,7 @@ def serve(worker: Worker) -> None:
         if first != count + 1:
             continue  # sent twice: an exception of a signal handler struck the parent between sending it and noting that
         if news is not None:
+            words[BATCH_AT] = clock()  # says that the frame was taken: to load a function may take seconds
             learn(news)
         worker.function_number, worker.batch, worker.ids, worker.first = number, batch, ids, count
         function = functions.get(number)
