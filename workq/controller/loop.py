@@ -205,19 +205,19 @@ class Loop:
         for needs_lead in later:
             self.with_lead(needs_lead)
 
-    def _ask(self, event: Event, now: float) -> list[Callable[[], object]]:
+    def _ask(self, event: Event, now: float, *, as_of_before: bool = False) -> list[Callable[[], object]]:
         """Tell the core one thing and perform its orders; return what needs the lead.
 
         First it hears which workers have taken units that it believes to be dry: else it might move them to another queue. It hears of
         all of them as of the time when it was last told something: else the first one could have it release the second.
         """
         later: list[Callable[[], object]] = []
-        if type(event) is not WorkerTook:
+        if not as_of_before:
             for worker in self.dispatcher.workers:
                 if worker.told_dry and worker.announced and (worker.batches or worker.forming):
                     self.dispatcher.mend(worker)
                     worker.told_dry = False
-                    later += self._ask(WorkerTook(WorkerId(int(worker.number))), self._core_now or now)
+                    later += self._ask(WorkerTook(WorkerId(int(worker.number))), self._core_now or now, as_of_before=True)
             self._core_now = now
         actions = self.core.handle(event, now)
         perform.arrange(self, actions)
