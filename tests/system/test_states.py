@@ -138,7 +138,7 @@ def test_a_unit_that_waits_is_judged_blocked_and_another_worker_stands_in(
     wq.close()
 
 
-@judging
+@pytest.mark.parametrize("controller", [DEFAULTS._replace(sample_s=0.1)], indirect=True)  # so long that a busy machine runs the child
 @pytest.mark.parametrize("work", [spin, wait_for_busy_child])
 def test_a_unit_that_computes_or_whose_child_does_is_not_judged_blocked(
     work: Callable[[str], Any], controller: workq.Controller, tmp_path: Path
