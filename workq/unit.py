@@ -128,6 +128,7 @@ class Extra:
         "output",
         "segment",
         "stopping",
+        "to_tell",
         "waiters",
     )
 
@@ -135,6 +136,7 @@ class Extra:
         self.lock = threading.RLock()  # taken by `with`, and not by way of the condition, whose methods an exception may leave half done
         self.condition = threading.Condition(self.lock)
         self.waiters: list[Any] = []
+        self.to_tell: list[Any] = []  # those of them that came before the end, and so count on being told of it
         self.callbacks: list[Callable[[Any], object]] = []
         self.notified = False
         self.attempts = 1
@@ -149,6 +151,14 @@ class Extra:
 
 
 RAW = frozenset({Raw, SegmentRaw})
+    def end(self, unit: Unit[Any], value: Any) -> None:
+        """Store how a unit ended. Under its lock: a waiter of concurrent.futures sees it open and is told, or ended and is not."""
+        with self.lock:
+            if unit.value is PENDING:
+                to_tell = list(self.waiters)
+                self.to_tell, unit.value = to_tell, value
+
+
 _making = threading.RLock()  # a signal handler or a finalizer may come here while its own thread is here
 
 

@@ -251,7 +251,7 @@ class Controller:
                         return unit.cancelled()
                     if loop.dispatcher.waits(unit):
                         unit.call.queue.unusual = True
-                        unit.value = cancelled(unit, "before it had begun")
+                        unit.need_extra().end(unit, cancelled(unit, "before it had begun"))
                         unit.call.queue.cancelled += 1
                         unit.call.queue.ended.append(unit)
                         loop.dispatcher.trim(unit.call.queue)

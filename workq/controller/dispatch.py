@@ -357,7 +357,10 @@ class Dispatcher:
                 unit.worker_record = worker
                 if value.__class__ is not Ended:
                     batch.done += 1
-                unit.value = value
+                if unit.extra is None:  # nothing is called between this and the store, so nobody makes one meanwhile
+                    unit.value = value
+                else:
+                    unit.extra.end(unit, value)
                 ended.append(unit)
             before = now
             if unit.extra is not None:

@@ -334,7 +334,7 @@ class Loop:
             extra.notified = True
             if held:
                 extra.condition.notify_all()
-            for waiter in extra.waiters:
+            for waiter in extra.to_tell:
                 if unit.cancelled():
                     waiter.add_cancelled(unit)
                 elif type(unit.value) is Ended:
@@ -367,7 +367,10 @@ class Loop:
     def settle(self, unit: Unit[Any], value: Any) -> None:
         """End a unit from here: cancelled, lost or failed before it ran."""
         if unit.value is PENDING:
-            unit.value = value
+            if unit.extra is None:
+                unit.value = value
+            else:
+                unit.extra.end(unit, value)
             unit.call.queue.ended.append(unit)
             if unit.extra is not None:
                 self.after_end(unit)
