@@ -35,11 +35,12 @@ class Delivery:
         self._thread: threading.Thread | None = None
         self._dropped = 0
         self._delivered = 0
+        self._ended = threading.Event()  # closed: no thread is there any more, and none may begin
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have a function of the application called."""
         self._jobs.put((function, arguments))
-        if self._thread is None:
+        if self._thread is None and not self._ended.is_set():
             self._start()
 
     def record(self, worker: Worker, data: bytes) -> None:
@@ -68,21 +69,29 @@ class Delivery:
     def close(self, timeout_s: float) -> None:
         """Deliver what is left and end the thread."""
         thread = self._thread
-        if thread is None or threading.current_thread() is thread:
+        if threading.current_thread() is thread:
             return
-        self.call(_stop)
-        thread.join(timeout_s)
+        if thread is None and self._jobs.empty():
+            self._ended.set()  # a second thread that has not begun yet finds that there is nothing to begin
+            return
+        self._jobs.put((_stop, ()))
+        if thread is None and not self._start():
+            return
+        self._ended.wait(timeout_s)
+        if thread is not None:
+            thread.join(timeout_s)
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
         try:
             threading.Thread(target=self._begin, name=f"{self._name}-delivery", daemon=True).start()
-        except RuntimeError:  # the interpreter is ending: nobody is there to be called
-            return
+        except RuntimeError:  # the interpreter is ending, and nobody is there to be called; or no threads are left, and the next call tries
+            return False
+        return True
 
     def _begin(self) -> None:
         """Be the thread, if no other is: an exception of a signal handler, or a second thread, can have two started."""
         with self._starting:
-            if self._thread is not None:
+            if self._thread is not None or self._ended.is_set():
                 return
             self._thread = threading.current_thread()
         self._run()
@@ -92,6 +101,7 @@ class Delivery:
             function, arguments = self._jobs.get()
             if function is _stop:
                 self._thread = None
+                self._ended.set()
                 return
             try:
                 function(*arguments)
