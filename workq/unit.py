@@ -23,8 +23,6 @@ from workq.errors import PicklingError, ResultError, UnitCancelled, UnitTimeout,
 from workq.transport import codec, segments
 
 if TYPE_CHECKING:
-    import asyncio
-
     from workq.controller.records import Call, Worker
 
 T = TypeVar("T")
@@ -149,8 +147,6 @@ class Extra:
         self.notes: list[str] = []
         self.noted = 0  # the attempt whose output and notes were taken in
 
-
-RAW = frozenset({Raw, SegmentRaw})
     def end(self, unit: Unit[Any], value: Any) -> None:
         """Store how a unit ended. Under its lock: a waiter of concurrent.futures sees it open and is told, or ended and is not."""
         with self.lock:
@@ -159,6 +155,7 @@ RAW = frozenset({Raw, SegmentRaw})
                 self.to_tell, unit.value = to_tell, value
 
 
+RAW = frozenset({Raw, SegmentRaw})
 _making = threading.RLock()  # a signal handler or a finalizer may come here while its own thread is here
 
 
@@ -338,7 +335,9 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
 
     def __await__(self) -> Generator[Any, None, T]:
         self._run_if_inline()
-        return _awaited(self).__await__()
+        from workq.awaiting import result_of
+
+        return result_of(self).__await__()
 
     def set_running_or_notify_cancel(self) -> bool:
         """Not for a unit: its queue runs it."""
@@ -440,38 +439,6 @@ def _loads_now(raw: Raw | SegmentRaw) -> bool:
     except BaseException:
         return False
     return True
-
-
-async def _awaited(unit: Unit[T]) -> T:
-    """Wait in a coroutine; its cancellation is the unit's.
-
-    ``asyncio.wrap_future`` would do, but for a unit that raises StopIteration: no future of asyncio takes that, and before Python 3.13
-    its waiter waits for ever. Raised by a coroutine it becomes a RuntimeError.
-    """
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-
-    def tell(_: object) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_finish, ended)
-
-    unit.add_done_callback(tell)
-    try:
-        await ended
-    except asyncio.CancelledError:
-        unit.cancel()
-        raise
-    if unit.cancelled():
-        raise asyncio.CancelledError(f"unit {unit.label} was cancelled")
-    return unit.result()
-
-
-def _finish(ended: asyncio.Future[None]) -> None:
-    """Let the coroutine go on, if it still waits. In its loop's thread."""
-    if not ended.done():
-        ended.set_result(None)
 
 
 def cancelled(unit: Unit[Any], why: str) -> Ended:

@@ -17,6 +17,7 @@ must be whole is one store or one call of C, and everything half done is found a
 from __future__ import annotations
 
 import threading
+import time
 from itertools import islice, repeat, starmap
 from marshal import dumps as marshal_dumps
 from marshal import loads as marshal_loads
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 LONG_S = 0.01  # units that take longer than this are sent with one batch of credit instead of two
 READINGS_LOOKED_AT = 4  # large results that were handed out, looked at with each frame
 SHARE_S = 50e-6  # waiting units are shared out among workers in portions of at least so much work
+MOST_LAG_S = 0.01  # where nobody comes to refill a worker in time (the application computes), its batches hold work for so long
 POLL_S = 250e-6  # a thread that queues reads each time it has queued so much work, but
 POLL_UNITS = 64, 512  # not more often, nor more seldom, than after so many units
 KIND_MASK = (1 << KIND_BITS) - 1
@@ -105,9 +107,8 @@ class Dispatcher:
         credit = 2 if estimate < LONG_S else 1
         most = 8
         if estimate:
-            most = min(
-                settings.batch_units, int(settings.batch_target_s / estimate) or 1, int(settings.batch_bytes / queue.bytes_each) or 1
-            )
+            target_s = max(settings.batch_target_s, queue.lag_s)
+            most = min(settings.batch_units, int(target_s / estimate) or 1, int(settings.batch_bytes / queue.bytes_each) or 1)
         workers = queue.workers
         for worker in workers if len(workers) == 1 else sorted(workers, key=_batches_in_flight):
             pending = queue.front()
@@ -455,6 +456,10 @@ class Dispatcher:
             queue = batch.queue
             queue.estimate_s = (queue.estimate_s + took) / 2 if queue.estimate_s else took
             queue.poll_each = max(POLL_UNITS[0], min(POLL_UNITS[1], int(POLL_S / queue.estimate_s)))
+            if len(worker.batches) == 1 and queue.pending:  # it has run dry while units waited: we came late
+                queue.lag_s = min(MOST_LAG_S, max((time.monotonic_ns() - last) / 1e9, queue.lag_s * 0.9))
+            else:
+                queue.lag_s *= 0.9
 
     def _prune(self, queue: Queue) -> None:
         """Let go of ended units that somebody has asked, and of the oldest successes where too many are kept for nobody."""

@@ -183,6 +183,7 @@ class Queue:  # weakly referred to by its controller
         self.ids = count(1)
         self.last_id = 0
         self.estimate_s = 0.0  # of one unit's time, measured
+        self.lag_s = 0.0  # how long its workers stood idle before they were given more, lately
         self.poll_each = 64  # units queued while all workers are busy, after which the thread that queues reads a little itself
         self.bytes_each = 64.0
         self.ended: deque[Unit[Any]] = deque()  # not yet handed out by sync, wait_one or as_completed

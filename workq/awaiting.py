@@ -1,0 +1,106 @@
+"""``await unit``: ends of units reach an asyncio loop in bursts, by one wake-up for many.
+
+``call_soon_threadsafe`` for each unit would cost a system call each, and a hop by the delivery thread another. Whoever settles a unit
+appends it to its loop's list, and wakes the loop only if it does not know of the list yet. The loop takes a few at a time, so that
+it is never held up for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from workq.unit import Unit
+
+T = TypeVar("T")
+
+AT_ONCE = 100  # futures that are ended in one turn of the loop
+
+_bridges: WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = WeakKeyDictionary()
+_making = threading.Lock()
+
+
+class Bridge:
+    """The units of one loop that have ended and that it has not yet heard of. Any thread may append; the loop's thread takes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._call_soon = loop.call_soon_threadsafe
+        self._ended: deque[asyncio.Future[None]] = deque()
+        self._told = False
+
+    def add(self, future: asyncio.Future[None]) -> None:
+        """A unit has ended. Appended first, then told of: the loop says that it does not know before it looks."""
+        self._ended.append(future)
+        if not self._told:
+            self._told = True
+            try:
+                self._call_soon(self._take)
+            except RuntimeError:  # the loop has been closed: nobody waits there any more
+                self._ended.clear()
+
+    def _take(self) -> None:
+        self._told = False
+        for _ in range(AT_ONCE):
+            try:
+                future = self._ended.popleft()
+            except IndexError:
+                return
+            if not future.done():
+                future.set_result(None)
+        if self._ended and not self._told:
+            self._told = True
+            self._call_soon(self._take)
+
+
+class Waiter:
+    """What stands among a unit's waiters, as concurrent.futures has them, for a coroutine."""
+
+    __slots__ = ("_bridge", "_future")
+
+    def __init__(self, bridge: Bridge, future: asyncio.Future[None]) -> None:
+        self._bridge = bridge
+        self._future = future
+
+    def add_result(self, unit: Any) -> None:
+        """The unit has ended. Called by whichever thread settles it."""
+        self._bridge.add(self._future)
+
+    add_exception = add_cancelled = add_result
+
+
+def bridge_of(loop: asyncio.AbstractEventLoop) -> Bridge:
+    """Return the bridge of a loop, made at its first unit."""
+    bridge = _bridges.get(loop)
+    if bridge is None:
+        with _making:
+            bridge = _bridges.setdefault(loop, Bridge(loop))
+    return bridge
+
+
+async def result_of(unit: Unit[T]) -> T:
+    """Wait in a coroutine; its cancellation is the unit's.
+
+    ``asyncio.wrap_future`` would do, but for a unit that raises StopIteration: no future of asyncio takes that, and before Python 3.13
+    its waiter waits for ever. Raised by a coroutine it becomes a RuntimeError.
+    """
+    if not unit.done():
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        extra = unit.need_extra()
+        with extra.condition:
+            waits = not unit.done()
+            if waits:
+                extra.waiters.append(Waiter(bridge_of(loop), ended))
+        if waits:
+            try:
+                await ended
+            except asyncio.CancelledError:
+                unit.cancel()
+                raise
+    if unit.cancelled():
+        raise asyncio.CancelledError(f"unit {unit.label} was cancelled")
+    return unit.result()
