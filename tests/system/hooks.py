@@ -274,10 +274,11 @@ def write_lines_and_nap(fifo: str, lines: int, number: int = 2) -> None:
 
 
 def large(size: int, fifo: str = "", until: str = "") -> bytes:
-    """Return so many bytes; with FIFOs, tell the test before, and wait until it says something."""
+    """Return so many bytes; with FIFOs, tell the test our pid before, and wait until it says something."""
     value = b"\x01" * size
     if fifo:
-        announce(fifo)
+        with open(fifo, "w") as told:
+            print(os.getpid(), file=told)
         with open(until, "rb", buffering=0) as file:
             file.read(1)
     return value

@@ -246,8 +246,9 @@ def writer(folder: Path, timeout: float = 0, child: bool = False) -> Iterator[Wr
     reader, go_on = os.open(said, os.O_RDWR), os.open(until, os.O_RDWR)
     with start_application(WRITER, said, until, str(LARGE), str(timeout), "child" * child) as app:
         try:
-            child_pid, pid, _ = map(int, app.line().split())
+            child_pid = int(app.line().split()[0])
             wait_readable(reader)
+            pid = int(os.read(reader, 100))  # of the worker that runs this unit: the queues share their workers
             stop(app.pid)
             os.write(go_on, b"x")
             wait_until(lambda: peak_bytes(pid) > 1.95 * LARGE and psutil.Process(pid).status() == psutil.STATUS_SLEEPING, 60, "writing")
