@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from workq.errors import UnitFailed as UnitFailed
     from workq.errors import UnitTimeout as UnitTimeout
     from workq.errors import WaitError as WaitError
-    from workq.errors import WorkErrors as WorkErrors
     from workq.errors import WorkerHalted as WorkerHalted
+    from workq.errors import WorkErrors as WorkErrors
     from workq.errors import WorkqError as WorkqError
     from workq.interruption import ExternalInterrupt as ExternalInterrupt
     from workq.manager import WorkMgr as WorkMgr

@@ -90,7 +90,11 @@ class Category:
             raise ArgumentError(f"always_queue must be True or False, not {self.always_queue!r}")
         if not isinstance(self.initializer_args, tuple):
             raise ArgumentError(f"initializer_args must be a tuple, not {self.initializer_args!r}")
-        if isinstance(self.preload, str) or not isinstance(self.preload, Sequence) or not all(isinstance(module, str) for module in self.preload):
+        if (
+            isinstance(self.preload, str)
+            or not isinstance(self.preload, Sequence)
+            or not all(isinstance(module, str) for module in self.preload)
+        ):
             raise ArgumentError(f"preload must be a sequence of module names, not {self.preload!r}")
         if self.initializer is not None and not callable(self.initializer):
             raise ArgumentError(f"initializer must be a function or None, not {self.initializer!r}")

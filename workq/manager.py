@@ -109,7 +109,12 @@ class WorkMgr:
             self.controller = InlineController(self.controller)
         number = QueueId(next(_numbers))
         self._row = Queue(
-            self.controller, number, name or f"{category}-{number}", category, max(1, min(wanted, limits.max_workers)), float(delete_timeout)
+            self.controller,
+            number,
+            name or f"{category}-{number}",
+            category,
+            max(1, min(wanted, limits.max_workers)),
+            float(delete_timeout),
         )
         self._row.output_to = output
         self._row.at_exit = at_exit
@@ -142,9 +147,7 @@ class WorkMgr:
         """
         return self._intake.queue(fn, *args, **kwargs)
 
-    def options(
-        self, *, timeout: float | None = None, retries: int = 0, priority: int = 0, name: str | None = None
-    ) -> View:
+    def options(self, *, timeout: float | None = None, retries: int = 0, priority: int = 0, name: str | None = None) -> View:
         """Return a view of this queue whose ``queue`` and ``map`` use these options.
 
         Args:
@@ -236,8 +239,7 @@ class WorkMgr:
                 row.emit()
                 return unit
             if not row.busy():
-                unit = _next_ended(row)
-                return unit
+                return _next_ended(row)
             self._wait(lambda: bool(row.ended) or not row.busy(), timeout, f"no unit of queue {row.name} has ended")
 
     def _wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:

@@ -58,7 +58,9 @@ def results(
 class Mapping:
     """The input of one ``map`` and what is under way of it. Owned by the thread that iterates."""
 
-    def __init__(self, row: Queue, intake: Intake, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], look_ahead: int | None) -> None:
+    def __init__(
+        self, row: Queue, intake: Intake, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], look_ahead: int | None
+    ) -> None:
         self.waiting: deque[tuple[Unit[Any], bool]] = deque()  # in order, and whether it is a group
         self._row = row
         self._intake = intake
@@ -95,7 +97,7 @@ class Mapping:
         self._measured += 1
         if items and unit.run_time_s is not None:
             took = unit.run_time_s / items
-            if self._each_s is None or items == 1 and took < self._each_s:  # the first few are slower than those that follow
+            if self._each_s is None or (items == 1 and took < self._each_s):  # the first few are slower than those that follow
                 self._each_s = took
             else:
                 self._each_s = (self._each_s + took) / 2

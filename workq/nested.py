@@ -87,7 +87,7 @@ class NestedController:
             return known[name]
         if name == self._side.category:
             return Category(name)
-        raise unknown_category(name, [*known, self._side.category])
+        raise unknown_category(name, list({*known, self._side.category}))
 
     def running(self) -> NestedController:
         """Return the acting part: ourselves."""

@@ -139,7 +139,9 @@ class Metrics:
         return asdict(self)
 
     def __repr__(self) -> str:
-        rows = [[field.name, f"{value:.6g}" if isinstance(value := getattr(self, field.name), float) else str(value)] for field in fields(self)]
+        rows = [
+            [field.name, f"{value:.6g}" if isinstance(value := getattr(self, field.name), float) else str(value)] for field in fields(self)
+        ]
         return table([], rows)
 
 

@@ -116,6 +116,7 @@ class Extra:
         "attempts",
         "callbacks",
         "condition",
+        "deaths_on_its_way",
         "emitted",
         "handles",
         "history",
@@ -138,6 +139,7 @@ class Extra:
         self.callbacks: list[Callable[[Any], object]] = []
         self.notified = False
         self.attempts = 1
+        self.deaths_on_its_way = 0  # of workers, while its arguments were sent to them
         self.history: list[str] = []  # how its earlier attempts ended
         self.stopping: UnitState | None = None  # CANCELLED or TIMED_OUT once it has been asked to end
         self.output: list[tuple[int, str]] = []

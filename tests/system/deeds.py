@@ -139,7 +139,6 @@ def settle_in(folder: str) -> None:
     threading.Thread(target=threading.Event().wait, name="from-the-start", daemon=True).start()
 
 
-
 def change_folder(folder: str) -> int:
     os.chdir(folder)
     return os.getpid()

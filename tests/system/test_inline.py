@@ -111,7 +111,8 @@ def test_every_way_to_wait_runs_the_units(wait: str, wq: workq.WorkMgr) -> None:
         case "exit":
             with wq:
                 pass
-    assert unit.done() and unit.result() == 1
+    assert unit.done()
+    assert unit.result() == 1
 
 
 def test_output_is_kept_per_unit_and_written_when_somebody_waits(wq: workq.WorkMgr, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +154,9 @@ def test_a_unit_that_has_not_begun_can_be_cancelled(wq: workq.WorkMgr) -> None:
     unit, other = wq.queue(fail, "must not run"), wq.queue(abs, -1)
     called = []
     unit.add_done_callback(called.append)
-    assert unit.cancel() and unit.cancelled() and called == [unit]
+    assert unit.cancel()
+    assert unit.cancelled()
+    assert called == [unit]
     with pytest.raises(workq.UnitCancelled):
         unit.result()
     assert wq.sync().cancelled == 1

@@ -334,7 +334,9 @@ def test_ctrl_c_ends_what_was_waited_for_and_the_queue_lives_on(wait: str, ended
 
 
 def test_ctrl_c_of_a_script_ends_it_with_one_traceback_and_no_worker_is_left() -> None:
-    with terminal(script=SCRIPT.replace("WAIT", "wq.sync()").replace("except KeyboardInterrupt", "except LookupError").replace("CHECK", "")) as term:
+    with terminal(
+        script=SCRIPT.replace("WAIT", "wq.sync()").replace("except KeyboardInterrupt", "except LookupError").replace("CHECK", "")
+    ) as term:
         pids = [int(pid) for pid in re.findall(r"\d+", term.wait_for("waiting.*\n"))]
         assert len(pids) == 2
         term.press_ctrl_c()

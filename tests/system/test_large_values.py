@@ -59,7 +59,8 @@ def test_arrays_go_and_come_back(size: int) -> None:
     with workq.WorkMgr(2) as wq:
         for value in range(10):
             array = wq.queue(filled, value, size).result()
-            assert array.shape == (size,) and (array == value).all()
+            assert array.shape == (size,)
+            assert (array == value).all()
             assert wq.queue(total, array).result() == value * size
 
 
@@ -116,7 +117,8 @@ def test_results_can_be_written_to(size: int) -> None:
         first[:] = 9
         second += 1
         assert wq.queue(total, first).result() == 9 * size
-        assert (second == 3).all() and (wq.queue(filled, 4, size).result() == 4).all()
+        assert (second == 3).all()
+        assert (wq.queue(filled, 4, size).result() == 4).all()
 
 
 def test_large_bytes_and_keyword_arguments(size: int) -> None:

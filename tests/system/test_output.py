@@ -116,9 +116,7 @@ def by_close(wq: WorkMgr, unit: Any) -> None:
 
 
 @pytest.mark.parametrize("how", [by_sync, by_result, by_exception, by_wait_one, by_close])
-def test_output_is_told_exactly_once_by_whoever_asks_first(
-    capfd: pytest.CaptureFixture[str], how: Callable[[WorkMgr, Any], None]
-) -> None:
+def test_output_is_told_exactly_once_by_whoever_asks_first(capfd: pytest.CaptureFixture[str], how: Callable[[WorkMgr, Any], None]) -> None:
     with WorkMgr(1) as wq:
         how(wq, wq.queue(deeds.print_lines, "once", 2))
         assert capfd.readouterr().out == "once 0\nonce 1\n"

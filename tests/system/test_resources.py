@@ -256,9 +256,7 @@ def test_a_kill_is_called_probably_out_of_memory_only_where_the_counter_grew() -
         ("7:memory:/jobs\n", "memory/jobs/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
     ],
 )
-def test_the_out_of_memory_counter_is_read_from_the_cgroup(
-    tmp_path: Path, layout: str, file: str, text: str
-) -> None:
+def test_the_out_of_memory_counter_is_read_from_the_cgroup(tmp_path: Path, layout: str, file: str, text: str) -> None:
     path = tmp_path / file
     path.parent.mkdir(parents=True)
     path.write_text(text)

@@ -74,7 +74,8 @@ def test_a_category_has_no_more_active_workers_than_its_maximum_but_one_for_a_ne
         stack.enter_context(Held(second, tmp_path))  # never waits for others to end
         last = Held(third, tmp_path)
         wait_until(lambda: third.statistics().queued == 1)
-        assert not behind.begun and not last.begun
+        assert not behind.begun
+        assert not last.begun
         assert len(controller.workers()) == 3
     for held in (behind, last):
         held.wait_begun().let_go()

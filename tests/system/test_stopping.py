@@ -155,7 +155,8 @@ def test_a_unit_that_ends_within_the_short_wait_keeps_its_result(controller: wor
     with Held(wq, tmp_path, spin) as held:
         assert held.unit.cancel() is True
         wait_until(lambda: held.unit.state.value == "stopping")
-        assert not held.unit.cancelled() and not held.unit.done()
+        assert not held.unit.cancelled()
+        assert not held.unit.done()
     assert held.unit.result(DEADLINE_S) == controller.workers()[0].pid
     assert not held.unit.cancelled()
     assert controller.metrics().workers_interrupted == 0

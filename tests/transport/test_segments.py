@@ -9,7 +9,9 @@ import pytest
 
 from workq.transport import segments
 
-pytestmark = pytest.mark.skipif(not segments.POSSIBLE, reason="no memfd here; large values go by the socket, see tests/transport/test_channel.py")
+pytestmark = pytest.mark.skipif(
+    not segments.POSSIBLE, reason="no memfd here; large values go by the socket, see tests/transport/test_channel.py"
+)
 
 
 @pytest.fixture
@@ -24,9 +26,12 @@ def read(segment: segments.Segment, lengths: list[int]) -> segments.Reading:
 def test_a_value_comes_back_without_its_buffers_in_the_pickle(pool: segments.Pool) -> None:
     value = {"a": numpy.arange(100_000), "b": [1, "two"], "c": numpy.ones((300, 300))}
     pieces = segments.dump(value)
-    assert len(pieces) == 3 and len(pieces[0]) < 1000
+    assert len(pieces) == 3
+    assert len(pieces[0]) < 1000
     got = read(*pool.write(pieces)).load()
-    assert (got["a"] == value["a"]).all() and (got["c"] == value["c"]).all() and got["b"] == value["b"]
+    assert (got["a"] == value["a"]).all()
+    assert (got["c"] == value["c"]).all()
+    assert got["b"] == value["b"]
 
 
 def test_a_reading_is_over_only_when_nobody_has_a_view_of_it(pool: segments.Pool) -> None:

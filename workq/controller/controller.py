@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from workq import unit as unit_module
 from workq.arguments import check_callable, check_seconds
 from workq.category import STANDARD, Category, standard_categories, unknown_category
 from workq.config import DEFAULTS, Settings
@@ -23,9 +24,8 @@ from workq.core.states import UnitState, WorkerState
 from workq.engines.protocol import Engine
 from workq.errors import ArgumentError, CategoryError, ForkedError, Halt
 from workq.errors import QueueClosed as QueueClosedError
-from workq.transport.segments import Pool
-from workq import unit as unit_module
 from workq.transport import board
+from workq.transport.segments import Pool
 from workq.unit import PENDING, Unit, cancelled
 
 if TYPE_CHECKING:

@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LONG_S = 0.01  # units that take longer than this are sent with one batch of credit instead of two
+LARGE_FRAME_BYTES = 256 << 10  # reading so much may itself kill a worker, for memory; it is tried so often:
+MOST_DEATHS_ON_ITS_WAY = 3
 READINGS_LOOKED_AT = 4  # large results that were handed out, looked at with each frame
 SHARE_S = 50e-6  # waiting units are shared out among workers in portions of at least so much work
 MOST_LAG_S = 0.01  # where nobody comes to refill a worker in time (the application computes), its batches hold work for so long
@@ -530,7 +532,7 @@ class Dispatcher:
             for index, unit in islice(enumerate(batch.units), batch.at, None):
                 if unit is GHOST or unit.value is not PENDING:
                     continue
-                if batch.first + index <= begun:
+                if batch.first + index <= begun or _kills_on_its_way(unit, batch, begun):
                     lost.append(unit)
                 else:
                     back.append(unit)
@@ -596,6 +598,15 @@ class Dispatcher:
 GHOST_VALUE = object()
 _ONCE = ((),)
 _call_of = attrgetter("call")
+
+
+def _kills_on_its_way(unit: Unit[Any], batch: Batch, begun: int) -> bool:
+    """Count a large unit's workers that died while it was sent to them; after some it is its own fault, and it goes back no more."""
+    if batch.first <= begun or len(batch.units) > 1 or type(unit.data) is not bytes or len(unit.data) < LARGE_FRAME_BYTES:
+        return False
+    extra = unit.need_extra()
+    extra.deaths_on_its_way += 1
+    return extra.deaths_on_its_way >= MOST_DEATHS_ON_ITS_WAY
 
 
 def _pack_large(worker: Worker, units: list[Any], items: list[Any], same: bool) -> None:

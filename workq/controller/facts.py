@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from marshal import loads as marshal_loads
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workq.controller.records import GHOST, Queue, Worker
 from workq.core.events import (

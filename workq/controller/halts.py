@@ -275,6 +275,3 @@ def _split(text: str, lines: int) -> tuple[str, str]:
     at = min((place for mark in FAULTS if (place := text.find(mark)) >= 0), default=-1)
     plain, stack = (text, "") if at < 0 else (text[:at], text[at:])
     return "\n".join((plain if at >= 0 else text).splitlines()[-lines:]), stack[:20_000]
-
-
-

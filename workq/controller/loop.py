@@ -7,6 +7,7 @@ performed. What needs the lead (deaths, taking back, stopping, reading when nobo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -24,6 +25,7 @@ from workq.controller.waiting import STREAM_S, Bell, Lead, expects
 from workq.core.events import CategoryAdded, Event, QueueClosed, QueueOpened, Tick, WorkerId, WorkerTook
 from workq.core.scheduler import Scheduler
 from workq.engines.protocol import Engine, Exited, Started, StartFailed
+from workq.transport.board import load_barriers
 from workq.transport.channel import Frame
 from workq.unit import PENDING, Ended, Unit, cancelled
 
@@ -46,6 +48,7 @@ class Loop:
         bells = Bell(os.EFD_CLOEXEC), Bell(os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.bell_fd = bells[1].fd
         self.core = Scheduler(controller.settings)
+        load_barriers()
         self.engine = make_engine((bells[0].fd, bells[1].fd))
         self.dispatcher = Dispatcher(controller.settings, self.ring, self.frame_arrived)
         self.dispatcher.look_at = self.look_at
@@ -458,7 +461,8 @@ class Loop:
         try:
             for worker in self.dispatcher.workers:
                 worker.leaving = True
-            self.engine.close(max(self._close_by, time.monotonic() + 1.0))
+            with contextlib.suppress(OSError):  # the application has closed every descriptor: what they led to ends by itself
+                self.engine.close(max(self._close_by, time.monotonic() + 1.0))
             self._fail_everything("the controller was closed")
             with self.dispatcher.lock:
                 workers, self.dispatcher.workers = self.dispatcher.workers, []

@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from workq.errors import WaitError
+from workq.errors import QueueClosed, WaitError
 from workq.transport.board import CONTROLLER, FINISHED, FRAMES, LARGE, LEADER, LONE, NOBODY, STARTED, WAIT, fence
 from workq.transport.channel import BELL
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from workq.controller.records import Worker
 
 
+LOOK_S = 1.0  # the bound of each single wait: an application may close descriptors under it, and then no bell can wake it
 STREAM_S = 0.002  # how long results may lie unread where a thread that queued and read has ceased to
 
 
@@ -56,6 +57,8 @@ class Bell:
         try:
             if self._open:
                 os.eventfd_write(self.fd, 1)
+        except OSError:  # the application has closed everything: whoever waits finds that out by himself (`LOOK_S`)
+            self._open = False
         finally:
             self._ringing.pop()
         if not self._open:
@@ -313,18 +316,16 @@ class Lead:
     def _block(self, deadline: float | None) -> bool:
         """Wait for a bell, or for more of a large frame; False where the time ran out."""
         self._watch_sockets()
-        if deadline is None and not self._sockets:
-            with contextlib.suppress(InterruptedError):  # by a signal whose handler did not raise: os.eventfd_read does not go on by itself
-                os.eventfd_read(self._leader_bell.fd)
-            return True
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
+        left = LOOK_S if deadline is None else min(LOOK_S, deadline - time.monotonic())
+        if left <= 0:
             return False
-        events = self._poll.poll(None if left is None else left * 1000 + 1)
-        for fd, _ in events:
+        for fd, event in self._poll.poll(left * 1000 + 1):
+            if event & select.POLLNVAL:
+                raise QueueClosed("the application has closed the descriptors of workq; no result can arrive any more")
             if fd == self._leader_bell.fd:
-                os.eventfd_read(fd)
-        return bool(events)
+                with contextlib.suppress(InterruptedError):  # a signal whose handler did not raise: eventfd_read does not go on by itself
+                    os.eventfd_read(fd)
+        return True
 
     def _watch_sockets(self) -> None:
         wanted = {worker.lane.socket.fileno() for worker in self._dispatcher.workers if expects(worker)}
@@ -373,7 +374,7 @@ class Lead:
                 if queue is not None and queue.room and (queue.pending or queue.ranked):
                     with dispatcher.lock:
                         dispatcher.dispatch(queue)
-                if not worker.batches and (dispatcher.wanted_dry and not worker.told_dry or self._others_hold_more(worker)):
+                if not worker.batches and ((dispatcher.wanted_dry and not worker.told_dry) or self._others_hold_more(worker)):
                     dispatcher.post()
         if self._followers:
             self.wake_ready()
@@ -384,7 +385,10 @@ class Lead:
         queue = idle.queue
         if queue is None or len(queue.workers) < 2:
             return False
-        return any(len(worker.batches) > 1 or (worker.batches and len(worker.batches[0].units) - worker.batches[0].at > 1) for worker in queue.workers)
+        return any(
+            len(worker.batches) > 1 or (worker.batches and len(worker.batches[0].units) - worker.batches[0].at > 1)
+            for worker in queue.workers
+        )
 
     def wake_ready(self) -> None:
         """Wake the followers whose wait is over."""
@@ -443,4 +447,6 @@ def unread(worker: Worker) -> bool:
 
 def expects(worker: Worker) -> bool:
     """Return whether more must come on a worker's socket, so that somebody has to watch it."""
-    return not worker.exited and (worker.waits_for_large or worker.incoming.partial or bool(worker.incoming.others) or worker.words[FRAMES] != worker.incoming.counted)
+    return not worker.exited and (
+        worker.waits_for_large or worker.incoming.partial or bool(worker.incoming.others) or worker.words[FRAMES] != worker.incoming.counted
+    )

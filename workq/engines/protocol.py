@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,14 +29,15 @@ class Lane:
 
     def close(self) -> None:
         """Close every descriptor. Safe to call twice."""
-        self.socket.close()
-        self.peer.close()
-        self.board.close()
         descriptors = self.output_fd, self.error_fd, self.pidfd
         self.output_fd = self.error_fd = self.pidfd = -1
+        for close in (self.socket.close, self.peer.close, self.board.close):
+            with contextlib.suppress(OSError):  # the application has closed all that it found
+                close()
         for descriptor in descriptors:
             if descriptor >= 0:
-                os.close(descriptor)
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)

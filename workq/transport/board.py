@@ -21,6 +21,10 @@ import mmap
 import os
 from _thread import allocate_lock
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # -- words written by the worker
 STARTED = 0  # the unit that it has announced
 FINISHED = 1  # the last unit of the last batch that has ended
@@ -173,13 +177,24 @@ _MEMBARRIER = {"x86_64": 324, "aarch64": 283}
 _QUERY, _GLOBAL_EXPEDITED, _REGISTER = 0, 2, 4
 
 
+_syscall: Callable[..., int] | None = None
+
+
 def _membarrier(command: int) -> int:
+    global _syscall
     number = _MEMBARRIER.get(os.uname().machine)
     if number is None or os.uname().sysname != "Linux":
         return -1
-    import ctypes
+    if _syscall is None:
+        import ctypes
 
-    return int(ctypes.CDLL(None, use_errno=True).syscall(number, command, 0, 0))
+        _syscall = ctypes.CDLL(None, use_errno=True).syscall
+    return int(_syscall(number, command, 0, 0))
+
+
+def load_barriers() -> None:
+    """In the parent, before there is need: what a barrier is made of is loaded while there are descriptors to load it with."""
+    _membarrier(_QUERY)
 
 
 def register_for_barriers() -> bool:

@@ -19,9 +19,8 @@ from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself is too dear for the launcher
-    from collections.abc import Callable
-
     from _socket import socket
+    from collections.abc import Callable
 
 DOWN_UNITS, DOWN_CONFIG, DOWN_REPLY, DOWN_LEAVE = range(4)
 UP_BELL, UP_READY, UP_RESULT, UP_LOG, UP_OUTPUT, UP_REQUEST, UP_SEGMENT, UP_KEPT = range(8)
@@ -219,7 +218,6 @@ class Incoming:
         else:
             self._chunks = deque((data,))
         return False
-
 
     def _unwrap(self) -> None:
         """Split what recvmsg gave into bytes and descriptors; again in one breath (see `_keep`)."""

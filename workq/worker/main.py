@@ -57,7 +57,19 @@ from workq.transport.board import (
     fence,
     register_for_barriers,
 )
-from workq.transport.channel import DOWN_CONFIG, DOWN_REPLY, DOWN_UNITS, UP_KEPT, UP_LOG, UP_OUTPUT, UP_READY, UP_RESULT, UP_SEGMENT, Inbox, Upward
+from workq.transport.channel import (
+    DOWN_CONFIG,
+    DOWN_REPLY,
+    DOWN_UNITS,
+    UP_KEPT,
+    UP_LOG,
+    UP_OUTPUT,
+    UP_READY,
+    UP_RESULT,
+    UP_SEGMENT,
+    Inbox,
+    Upward,
+)
 from workq.transport.segments import LARGE_BYTES, POSSIBLE
 from workq.worker import leftovers, logs, watch
 from workq.worker.interrupt import Interrupts
