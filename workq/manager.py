@@ -180,6 +180,8 @@ class WorkMgr:
         cancels the rest.
 
         Args:
+            fn: Called with one item of each iterable, as the built-in `map` does; it stops with the shortest.
+            *iterables: What the items come from.
             look_ahead: How many units at most are queued and not yet yielded. Default: found by measurement.
             timeout: Seconds to wait for the next result at most; then TimeoutError.
 
@@ -342,7 +344,8 @@ class WorkMgr:
 
     def __repr__(self) -> str:
         row = self._row
-        return f"<WorkMgr {row.name}: {'closed' if row.closed else f'{row.open_units()} units open, {len(row.workers)} of {row.max_workers} workers'}>"
+        state = "closed" if row.closed else f"{row.open_units()} units open, {len(row.workers)} of {row.max_workers} workers"
+        return f"<WorkMgr {row.name}: {state}>"
 
 
 def _next_ended(row: Queue) -> Unit[Any] | None:
@@ -389,7 +392,8 @@ def _controller_here() -> Any:
         return Controller.default()
     if preparing():
         raise WorkqError(
-            'the main script makes a WorkMgr when it is imported, and a worker has to import it: put that under `if __name__ == "__main__":`'
+            "the main script makes a WorkMgr when it is imported, and a worker has to import it: "
+            'put that under `if __name__ == "__main__":`'
         )
     from workq.nested import NestedController
 

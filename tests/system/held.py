@@ -32,9 +32,8 @@ def declare(fifo: str) -> int:
 
 def spin(fifo: str) -> int:
     """Compute until the other end is closed."""
-    end = open(fifo, "rb", buffering=0)
-    os.set_blocking(end.fileno(), False)
-    with end:
+    with open(fifo, "rb", buffering=0) as end:
+        os.set_blocking(end.fileno(), False)
         while end.read(1) != b"":
             sum(range(1000))
     return os.getpid()
@@ -73,8 +72,7 @@ def wait_for_lock(fifo: str) -> None:
 
 def wait_for_file_lock(fifo: str) -> None:
     """Wait for a file that another process has locked."""
-    with open(fifo, "rb"):
-        first, second = open(fifo + ".lock", "w"), open(fifo + ".lock", "w")
+    with open(fifo, "rb"), open(fifo + ".lock", "w") as first, open(fifo + ".lock", "w") as second:
         fcntl.flock(first, fcntl.LOCK_EX)
         fcntl.flock(second, fcntl.LOCK_EX)
 

@@ -1,4 +1,7 @@
-"""What the application does: threads, callbacks, finalizers, forks, closed descriptors, odd streams. Each ends in a result or a clear error."""
+"""What the application does: threads, callbacks, finalizers, forks, closed descriptors, odd streams.
+
+Each ends in a result or a clear error.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +106,7 @@ def test_a_generator_that_raises_in_the_middle_of_a_map() -> None:
         got = []
         with pytest.raises(LookupError, match="no more"):
             for value in wq.map(abs, items(), look_ahead=4):
-                got.append(value)
+                got.append(value)  # noqa: PERF402  one by one, as it ends in an error
         assert got == list(range(len(got)))
         assert len(got) > 90
         assert wq.queue(abs, -3).result() == 3
@@ -385,7 +388,8 @@ def test_the_applications_state_is_as_before_and_nothing_is_warned_of() -> None:
             threads = sorted(thread.name for thread in threading.enumerate())
             limits = sys.getrecursionlimit(), sys.getswitchinterval(), gc.get_threshold(), gc.isenabled(), gc.get_freeze_count()
             wakeup = signal.set_wakeup_fd(-1)
-            return handlers, mask, os.getcwd(), dict(os.environ), hooks, streams, sys.path[:], threads, limits, wakeup, os.getpgrp(), os.umask(0o22)
+            process = os.getcwd(), dict(os.environ), os.getpgrp(), os.umask(0o22)
+            return handlers, mask, process, hooks, streams, sys.path[:], threads, limits, wakeup
 
         if __name__ == "__main__":
             os.umask(0o22)

@@ -68,7 +68,7 @@ class Held:
         self.fifo = str(folder / name)
         os.mkfifo(self.fifo)
         self.unit = wq.queue(hold, self.fifo)
-        self._file = open(self.fifo, "wb")  # waits until the unit has opened its end
+        self._file = open(self.fifo, "wb")  # noqa: SIM115  let_go closes it. Waits until the unit has opened its end
 
     def let_go(self) -> None:
         self._file.close()

@@ -137,8 +137,8 @@ def test_a_deaf_unit_is_interrupted_then_killed_and_a_new_worker_takes_its_place
     after = workq.WorkMgr(1, controller=controller)
     pid = wq.queue(os.getpid).result(DEADLINE_S)
     held = way(wq, lambda queue: Held(queue, tmp_path, deaf).wait_begun())
-    error = held.unit.exception(DEADLINE_S) if way is by_timeout else pytest.raises(workq.UnitCancelled, held.unit.result, DEADLINE_S).value
-    assert isinstance(error, workq.UnitTimeout if way is by_timeout else workq.UnitCancelled)
+    with pytest.raises(workq.UnitTimeout if way is by_timeout else workq.UnitCancelled):
+        held.unit.result(DEADLINE_S)
     wait_gone(pid)
     held.let_go()
     assert after.queue(os.getpid).result(DEADLINE_S) != pid

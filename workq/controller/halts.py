@@ -186,7 +186,7 @@ class Halts:
     # ------------------------------------------------------------ workers that live, but do not beat
 
     def look_for_stalled(self, now: float) -> None:
-        """Report workers whose heartbeat has stopped: stopped by a signal, or with an interpreter that hangs. They are not killed for it."""
+        """Report workers whose heartbeat has stopped (by a signal, or as the interpreter hangs). They are not killed for it."""
         loop = self._loop
         for worker in loop.dispatcher.workers:
             if not worker.ready or worker.exited:

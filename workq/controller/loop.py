@@ -362,7 +362,8 @@ class Loop:
         if not queue.warned:
             queue.warned = True
             logger.warning(
-                "queue %s keeps %d ended units that nobody has collected; the oldest successes are let go. Call sync(), wait_one() or result().",
+                "queue %s keeps %d ended units that nobody has collected; the oldest successes are let go. "
+                "Call sync(), wait_one() or result().",
                 queue.name,
                 self.settings.uncollected_units,
             )

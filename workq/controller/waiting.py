@@ -249,7 +249,8 @@ class Lead:
         lock = self.lock
         if lock._is_owned() or self._dispatcher.lock._is_owned():  # type: ignore[attr-defined]
             raise WaitError(
-                "a signal handler or a finalizer that interrupted a wait for units, or the queueing of one, cannot itself wait for one in that thread"
+                "a signal handler or a finalizer that interrupted a wait for units, or the queueing of one, "
+                "cannot itself wait for one in that thread"
             )
         if self._claimed:
             return False

@@ -48,7 +48,8 @@ class SteppedWorker:
     def get_ready(self) -> None:
         """Take the first frame and say ready."""
         frame = self._frame()
-        assert frame is not None and frame[0] == DOWN_CONFIG, frame
+        assert frame is not None
+        assert frame[0] == DOWN_CONFIG, frame
         self._board.words[FRAMES] += 1
         self._socket.sendall(UP_HEAD.pack(UP_READY, 0))
 

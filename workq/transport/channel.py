@@ -248,7 +248,7 @@ class Outgoing:
         self.push()
 
     def push(self) -> bool:
-        """Write on; return True when nothing is left. Where the worker is gone the rest is dropped: its death is on its way, by another road."""
+        """Write on; return True when nothing is left. Where the worker is gone the rest is dropped: its death comes by another road."""
         while self._left:
             frame, sent = self._left[0]
             rest = frame[sum(sent) :]

@@ -8,9 +8,9 @@ Two ways to send what belongs to the application's ``__main__``:
 
 * *by reference*, where the worker can run that script again under another name (it has a ``__main__`` guard). The worker does
   so at the first name that it cannot find, see :func:`load`;
-* *by value*, everywhere else (REPL, notebook, ``-c``, a script without a guard), see :func:`main_is_importable`.
+* *by value*, everywhere else (REPL, notebook, ``-c``, a script without a guard), see :func:`.mainmodule.main_is_importable`.
 
-Buffers out of band belong here too, beside the four ``_pickle.dumps`` below, once there is a frame that carries them.
+Large values, whose buffers travel out of band, are the concern of ``segments.py``.
 """
 
 from __future__ import annotations
@@ -282,6 +282,13 @@ def dump_result(value: Any, unit_label: str = "") -> bytes:
         whose = f" of unit {unit_label}" if unit_label else ""
         text = f"the result{whose}, of type {type_name(value)}, cannot be pickled: {reason(error)}"
         raise ResultError(f"{text}; return what it can be made from") from error
+
+
+def unsent_result(size_bytes: int) -> Exception:
+    """Return the error of a unit whose result has no way to the parent any more."""
+    from workq.errors import ResultError
+
+    return ResultError(f"a result of {size_bytes} bytes cannot be sent, as the unit has closed the descriptors of its worker")
 
 
 def load(data: Any) -> Any:

@@ -34,7 +34,8 @@ _relay: Relay | None = None
 def install(send: Callable[[bytes], None], level: int, levels: dict[str, int] | None = None) -> None:
     """Hand each record of this process from ``level`` on to ``send``, as bytes for `records.load_record`.
 
-    ``send`` is called by whichever thread logs; ``levels`` are those of single loggers, by name. Call this once, in the worker, before any unit runs.
+    ``send`` is called by whichever thread logs; ``levels`` are those of single loggers, by name. Call this once, in the worker,
+    before any unit runs.
     """
     global _relay
     _relay = Relay(send, level, levels or {})

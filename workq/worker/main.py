@@ -351,10 +351,7 @@ class Worker:
         """Leave the last result in the ring, and end: our death is the bell. The parent reads the board, the next unit runs elsewhere."""
         self.maimed = True
         if len(payload) > RING_PAYLOAD_BYTES:
-            from workq.errors import ResultError
-
-            text = f"a result of {len(payload)} bytes cannot be sent, as the unit has closed the descriptors of its worker"
-            kind, payload = self.fail(number, ResultError(text), True)
+            kind, payload = self.fail(number, codec.unsent_result(len(payload)), True)
         if (position + 2 * RING_PAYLOAD_BYTES - self.words[READ]) & POSITION_MASK <= RING_BYTES:  # else it is lost, and its halt says why
             self.put(number, kind, payload, position)
             self.board.ends[number & MASK] = now
