@@ -1,12 +1,40 @@
-"""Fixtures for all rings."""
+"""Options, fixtures and the temporary folder for all rings."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 from tests.leaks import Holdings, wait_for_no_more_than
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("simulation")
+    group.addoption("--schedules", type=int, default=10_000, help="how many schedules the simulation runs (10000)")
+    group.addoption("--seed", type=int, default=None, help="repeat the one schedule of this seed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this run, and the programs that it starts, a temporary folder of its own: what lies in it is nobody else's.
+
+    It goes at the end, with each `tmp_path`; who wants to look at those says ``--basetemp``.
+    """
+    before = os.environ.get("TMPDIR"), tempfile.tempdir
+    folder = tempfile.mkdtemp(prefix="workq-tests-")
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+
+    def go_back() -> None:
+        os.environ.pop("TMPDIR")
+        if before[0] is not None:
+            os.environ["TMPDIR"] = before[0]
+        tempfile.tempdir = before[1]
+        shutil.rmtree(folder, ignore_errors=True)
+
+    config.add_cleanup(go_back)
 
 
 @pytest.fixture
