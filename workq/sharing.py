@@ -12,8 +12,8 @@ def shared(value: Any) -> Any:
     """Return a handle of a value that is cheap to queue: units that are given it get the value itself.
 
     The value is written to shared memory once, now (what is changed afterwards is not seen). Each worker maps it at its first unit that
-    is given it, and remembers it. Arrays are read-only in the units. The memory is given back when the handle is dropped and the units
-    that were given it have ended. It can be called from any thread.
+    is given it, and remembers it. Arrays are read-only in the units. The handle may be dropped once the units are queued; the memory is
+    given back when they have ended too, and the workers that remember it have (each remembers the last 64 values). Any thread may call.
 
     Args:
         value: Anything that can be pickled; it is worth it for large arrays.

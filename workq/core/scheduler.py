@@ -1,6 +1,6 @@
 """The decisions of the controller: one fact in, the orders that follow from it out.
 
-Not thread-safe, and never waits: it is told the time. Whoever holds the lead in the controller owns it. The price of an event
+Not thread-safe, and never waits: it is told the time. The controller's thread owns it. The price of an event
 does not depend on the number of queues: only the event's own category is looked at, and of its queues only those that have
 workers and the head of the ring.
 """
