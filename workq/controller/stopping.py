@@ -71,16 +71,25 @@ class Stops:
             loop.tell(UnitMustStop(unit_id, WorkerId(int(worker.number)), reason, unit.call.queue.delete_timeout_s))
 
     def ended(self) -> list[UnitId]:
-        """Return the rows whose unit has ended since, and forget them."""
-        gone = [unit_id for unit_id, row in self._rows.items() if row.unit.value is not PENDING or row.worker.exited or self._moved(row)]
+        """Return the rows whose unit has ended since, or is no longer there, and forget them. Under the lock."""
+        gone = [unit_id for unit_id, row in self._rows.items() if row.unit.value is not PENDING or self._moved(row)]
         for unit_id in gone:
-            del self._rows[unit_id]
+            self._follow(self._rows.pop(unit_id))
         return gone
 
     def _moved(self, row: Stop) -> bool:
-        """Return whether the unit is no longer where it was to be stopped: it is tried again."""
+        """Return whether the unit is no longer where it was to be stopped."""
         extra = row.unit.extra
-        return extra is not None and extra.stopping is None
+        return (extra is not None and extra.stopping is None) or self._loop.dispatcher.find(row.unit) != (row.worker, row.number)
+
+    def _follow(self, row: Stop) -> None:
+        """A unit that had to stop was not begun after all, and went back: its worker saw the limit in time, or has ended."""
+        extra = row.unit.extra
+        if row.unit.value is not PENDING or extra is None or extra.stopping is None:
+            return
+        wanted, extra.stopping = extra.stopping, None
+        if wanted is UnitState.CANCELLED:
+            self._loop.command(self._loop.stop_unit, row.unit)
 
     def kill_now(self, unit: Unit[Any]) -> None:
         """Kill the worker of a unit that was asked to end, without waiting any longer. With the lead."""
