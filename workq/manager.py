@@ -52,7 +52,8 @@ class WorkMgr:
     """A work queue: queue calls on it, and worker processes run them.
 
     It starts nothing by itself: workers attach one by one as units are queued. All methods may be called from any thread. As a context
-    manager it ends with ``sync()`` and ``close()``; on an exception it closes at once.
+    manager it ends with ``sync()`` and ``close()``; on an exception it closes at once. It is deleted, as by ``close()``, when the last
+    reference to it goes, and its units do not hold it: ``WorkMgr(1).queue(f).result()`` is cancelled.
 
     Args:
         num_workers: The most workers that serve this queue at once. None: the category's ``default_workers``; more than its
