@@ -1,7 +1,7 @@
 """Every exception a caller can meet, one tree.
 
 ``WorkqError`` is the root. Each way for a unit to end badly is a class with fields, and its message says what happened, to
-which unit, in which worker, and what to do about it. Nothing here is imported by a worker process.
+which unit, in which worker, and what to do about it. A worker process imports this only where something has gone wrong.
 """
 
 from __future__ import annotations
