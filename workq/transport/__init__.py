@@ -1,2 +1,2 @@
-"""Values to bytes and back. Loaded by parents and workers alike: imports nothing of workq but ``interruption`` and, for what goes wrong, ``errors``, and
-no heavy module before it is needed."""
+"""Values to bytes and back. Loaded by parents and workers alike: imports nothing of workq but ``interruption`` (and ``errors`` where
+something has gone wrong), and no heavy module before it is needed."""
