@@ -10,16 +10,16 @@ waiting stores ``extra``, then reads ``value``. Either one sees the other.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED
 from concurrent.futures._base import PENDING as _PENDING_STATE
-from concurrent.futures._base import RUNNING as _RUNNING_STATE
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from workq.arguments import check_callable, check_timeout
 from workq.core.states import UNIT_ENDS, UnitState
-from workq.errors import PicklingError, ResultError, UnitCancelled, UnitTimeout, WorkqError
+from workq.errors import PicklingError, RemoteError, ResultError, UnitCancelled, UnitTimeout, WorkqError
 from workq.transport import codec, segments
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class _Mark:
         return self.name
 
 
+LOADED_AGAIN = 2  # times that an exception which comes out as text only is read once more
 PENDING = _Mark("PENDING")
 ASKED = b""  # in `data`, once the unit has ended and somebody has asked for its result
 
@@ -57,33 +58,45 @@ class Raw:
         return codec.load(self.payload)
 
 
+class Unread(weakref.ref["SegmentRaw"]):
+    """Tells a worker's row when a result is dropped that nobody has read. Its callback is a deque's ``append``: a ``__del__`` would be
+    Python, and an exception of a signal handler could strike in it.
+
+    Attributes:
+        number: Of the segment; 0 once the result was read.
+    """
+
+    __slots__ = ("number",)
+
+    number: int
+
+
 class SegmentRaw:
     """A result that lies in a segment of its worker, mapped but not yet read."""
 
-    __slots__ = ("_lengths", "_mapping", "_number", "_worker")
+    __slots__ = ("__weakref__", "_lengths", "_mapping", "_unread", "_worker")
 
     def __init__(self, worker: Worker, number: int, fd: int, lengths: list[int]) -> None:
         self._worker = worker
-        self._number = number
         self._lengths = lengths
         self._mapping = segments.map_private(fd, lengths)
+        self._unread = Unread(self, worker.freed.append)
+        self._unread.number = number
+        worker.unread.add(self._unread)
 
     def load(self) -> Any:
         """Unpickle without a copy; the worker may write there again once nobody has a view of it."""
-        reading = segments.Reading(self._number, self._mapping, self._lengths)
+        reading = segments.Reading(self._unread.number, self._mapping, self._lengths)
         try:
             return reading.load()
         finally:
-            self._number = 0
-            self._worker.lent.append(reading)
+            if reading.number:  # else it was read before, and an exception struck: the segment is kept for nobody, which does no harm
+                self._unread.number = 0
+                self._worker.lent.append(reading)
 
     def payload(self) -> bytes:
         """Return the value pickled in one piece, for a worker whose unit waits for it."""
         return codec.dump_value(self.load())
-
-    def __del__(self) -> None:
-        if self._number:  # nobody has asked for it
-            self._worker.freed.append(self._number)
 
 
 class Ended:
@@ -104,7 +117,12 @@ class Ended:
         """
         payload = self.payload
         if self.error is None:
-            self.error = codec.load_error(bytes(payload))
+            error = codec.load_error(bytes(payload))
+            for _ in range(LOADED_AGAIN):
+                if type(error) is not RemoteError:
+                    break
+                error = codec.load_error(bytes(payload))  # it may not be the unit's fault: a signal handler may have raised just now
+            self.error = error
             self.payload = b""
         return self.error
 
@@ -336,7 +354,7 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         fn(self)
 
     def __await__(self) -> Generator[Any, None, T]:
-        self._run_if_inline()
+        self._waited_for_otherwise()
         from workq.awaiting import result_of
 
         return result_of(self).__await__()
@@ -357,7 +375,7 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
 
     @property
     def _condition(self) -> threading.Condition:
-        self._run_if_inline()
+        self._waited_for_otherwise()
         return self.need_extra().condition
 
     @_condition.setter
@@ -374,9 +392,13 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
 
     @property
     def _state(self) -> str:  # type: ignore[override]
+        """Looked at by `concurrent.futures.wait` with the units' locks in hand.
+
+        So it takes no lock: who settles a unit may hold the dispatch lock, which `running()` takes, and wait for the unit's.
+        """
         if self.value is not PENDING:
             return CANCELLED_AND_NOTIFIED if self.cancelled() else FINISHED
-        return _RUNNING_STATE if self.running() else _PENDING_STATE
+        return _PENDING_STATE
 
     @property
     def _exception(self) -> BaseException | None:  # type: ignore[override]
@@ -407,11 +429,13 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
                     self.extra = made
         return self.extra
 
-    def _run_if_inline(self) -> None:
-        """Whoever waits for a unit of a queue without workers runs it, `concurrent.futures.wait` and `await` included."""
-        controller = self.call.queue.controller
-        if controller.inline and self.value is PENDING:
-            controller.wait_unit(self, None)
+    def _waited_for_otherwise(self) -> None:
+        """Somebody is about to wait for it past us, as `concurrent.futures.wait` and `await` do.
+
+        Whoever waits for a unit of a queue without workers runs it; inside a unit somebody has to read the outcomes.
+        """
+        if self.value is PENDING:
+            self.call.queue.controller.waited_for_otherwise(self)
 
     def _read(self, raw: Raw | SegmentRaw) -> Any:
         """Unpickle the result, once; what goes wrong becomes how the unit ended."""

@@ -236,12 +236,15 @@ class Dispatcher:
         for _ in range(min(len(worker.lent), READINGS_LOOKED_AT)):
             reading = worker.lent.popleft()
             if reading.over():
-                worker.freed.append(reading.number)
+                worker.freed.append(reading)
             else:
                 worker.lent.append(reading)
         freed = []
         while worker.freed:
-            freed.append(worker.freed.popleft())
+            last = worker.freed.popleft()
+            worker.unread.discard(last)
+            if last.number:
+                freed.append(last.number)
         return freed
 
     @staticmethod

@@ -109,7 +109,8 @@ class Worker:
         self.read_at = 0  # how far its ring was read
         self.segments: dict[int, int] = {}  # of its own, by number: descriptors; belongs to the lead
         self.lent: deque[Reading] = deque()  # results that lie there and were handed out; any thread appends
-        self.freed: deque[int] = deque()  # segments that it may write again; any thread appends
+        self.freed: deque[Any] = deque()  # whatever has the number of a segment that it may write again; any thread appends
+        self.unread: set[Any] = set()  # what tells of results that are dropped unread
         self.sees_segments = False  # it can map ours
         self.waits_for_large = False  # the next result is on its way through the socket
         self.watched = False  # the controller watches its socket for more of a frame
@@ -161,6 +162,7 @@ class Worker:
         while self.segments:
             os.close(self.segments.popitem()[1])
         self.lent.clear()
+        self.unread.clear()
 
 
 class Queue:  # weakly referred to by its controller
@@ -181,7 +183,6 @@ class Queue:  # weakly referred to by its controller
         self.room = False  # a worker of ours may take more
         self.told = 0  # how many waiting units the core was told of; NEVER: enough
         self.ids = count(1)
-        self.last_id = 0
         self.estimate_s = 0.0  # of one unit's time, measured
         self.lag_s = 0.0  # how long its workers stood idle before they were given more, lately
         self.poll_each = 64  # units queued while all workers are busy, after which the thread that queues reads a little itself
@@ -211,7 +212,8 @@ class Queue:  # weakly referred to by its controller
         past = getattr(self.controller, "past", None)
         if past is not None:
             for name in past:
-                past[name] += getattr(self, name)
+                number = getattr(self, name)  # first: no call returns between the look at the sum and its store
+                past[name] += number
 
     def depth(self) -> int:
         """Return how many units wait."""
