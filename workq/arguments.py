@@ -41,6 +41,11 @@ def check_name(argument: str, value: object) -> None:
         raise ArgumentError(f"{argument} must be a str or None, not {value!r}")
 
 
+def plain(text: str) -> str:
+    """Return a text of a subclass of str (an enum's, numpy's) as a real one: marshal, which carries it to the workers, takes no other."""
+    return str.__str__(text)
+
+
 def iterators_of(iterables: tuple[Iterable[Any], ...]) -> tuple[Iterator[Any], ...]:
     """Return an iterator of each; raise where there are none, or where one is no iterable."""
     if not iterables:

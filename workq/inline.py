@@ -97,6 +97,10 @@ class InlineController:
     def look_at(self, queue: Queue) -> None:
         """Nobody has to be told: who waits looks."""
 
+    def waited_for_otherwise(self, unit: Unit[Any]) -> None:
+        """Whoever waits runs it."""
+        self.wait_unit(unit, None)
+
     def close_queue(self, queue: Queue) -> None:
         """Drop what waits. What another thread runs ends by itself; ``WorkMgr.close`` waits for it."""
         queue.closed = queue.gone = True

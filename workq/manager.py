@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar, overload
 from typing_extensions import ParamSpec
 
 from workq import context
-from workq.arguments import check_callable, check_name, check_seconds, check_timeout, check_whole, iterators_of
+from workq.arguments import check_callable, check_name, check_seconds, check_timeout, check_whole, iterators_of, plain
 from workq.controller.controller import Controller
 from workq.controller.intake import Intake
 from workq.controller.records import Options, Queue
@@ -33,9 +33,9 @@ _numbers = count(1)
 class View:
     """A work queue under certain options: what `WorkMgr.options` returns. It queues on the same queue."""
 
-    def __init__(self, queue: Queue, options: Options) -> None:
-        self._queue_row = queue
-        self._intake = Intake(queue, options)
+    def __init__(self, manager: WorkMgr, intake: Intake) -> None:
+        self._manager = manager  # its queue lives as long as the view
+        self._intake = intake
 
     def queue(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Unit[T]:
         """Queue one call and return its unit at once; work starts at once. See ``WorkMgr.queue``."""
@@ -45,7 +45,7 @@ class View:
         self, fn: Callable[..., T], *iterables: Iterable[Any], look_ahead: int | None = None, timeout: float | None = None
     ) -> Iterator[T]:
         """Return the results of ``fn`` over the iterables, in order. See ``WorkMgr.map``."""
-        return _results(self._queue_row, self._intake, fn, iterables, look_ahead, timeout)
+        return _results(self._manager, self._intake, fn, iterables, look_ahead, timeout)
 
 
 class WorkMgr:
@@ -112,16 +112,16 @@ class WorkMgr:
         self._row = Queue(
             self.controller,
             number,
-            name or f"{category}-{number}",
-            category,
-            max(1, min(wanted, limits.max_workers)),
+            plain(name or f"{category}-{number}"),
+            plain(category),
+            int(max(1, min(wanted, limits.max_workers))),
             float(delete_timeout),
         )
         self._row.output_to = output
         self._row.at_exit = at_exit
         if self._inline:
             self.controller.adopt(self._row)
-        self._views: dict[Options, View] = {}
+        self._intakes: dict[Options, Intake] = {}  # and not the views, which refer to us
         self._intake = Intake(self._row)
         self._finalizer = weakref.finalize(self, _drop, self._row)
         self._finalizer.atexit = False
@@ -166,11 +166,13 @@ class WorkMgr:
         check_whole("retries", retries, least=0)
         check_whole("priority", priority)
         check_name("name", name)
-        options = Options(timeout, retries, priority, name)
-        view = self._views.get(options)
-        if view is None:
-            view = self._views[options] = View(self._row, options)
-        return view
+        options = Options(  # of the plain types, as they travel
+            None if timeout is None else float(timeout), int(retries), int(priority), None if name is None else plain(name)
+        )
+        intake = self._intakes.get(options)
+        if intake is None:
+            intake = self._intakes[options] = Intake(self._row, options)
+        return View(self, intake)
 
     def map(
         self, fn: Callable[..., T], *iterables: Iterable[Any], look_ahead: int | None = None, timeout: float | None = None
@@ -190,7 +192,7 @@ class WorkMgr:
         >>> list(wq.map(pow, [1, 2, 3], [2, 2, 2]))
         [1, 4, 9]
         """
-        return _results(self._row, self._intake, fn, iterables, look_ahead, timeout)
+        return _results(self, self._intake, fn, iterables, look_ahead, timeout)
 
     # ------------------------------------------------------------ waiting
 
@@ -369,7 +371,12 @@ def _shown(unit: Unit[Any]) -> Exception:
 
 
 def _results(
-    row: Queue, intake: Intake, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], look_ahead: int | None, timeout: float | None
+    manager: WorkMgr,
+    intake: Intake,
+    fn: Callable[..., T],
+    iterables: tuple[Iterable[Any], ...],
+    look_ahead: int | None,
+    timeout: float | None,
 ) -> Iterator[T]:
     check_callable("fn", fn)
     check_timeout(timeout)
@@ -378,7 +385,7 @@ def _results(
     iterators = iterators_of(iterables)
     from workq.mapping import results
 
-    return results(row, intake, fn, iterators, look_ahead, timeout)
+    return results(manager, manager._row, intake, fn, iterators, look_ahead, timeout)
 
 
 def _drop(row: Queue) -> None:

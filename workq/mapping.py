@@ -31,9 +31,15 @@ GROUPS_AHEAD = 4  # for each worker
 
 
 def results(
-    row: Queue, intake: Intake, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], look_ahead: int | None, timeout: float | None
+    owner: object,
+    row: Queue,
+    intake: Intake,
+    fn: Callable[..., T],
+    iterables: tuple[Iterable[Any], ...],
+    look_ahead: int | None,
+    timeout: float | None,
 ) -> Iterator[T]:
-    """Yield results in order; closing the iterator cancels what is not yet yielded."""
+    """Yield results in order; closing the iterator cancels what is not yet yielded. The queue's ``owner`` lives as long as the iterator."""
     mapping = Mapping(row, intake, fn, iterables, look_ahead)
     waiting = mapping.waiting
     try:

@@ -7,11 +7,14 @@ worker's loop.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from marshal import dumps as marshal_dumps
 from marshal import loads as marshal_loads
@@ -32,6 +35,8 @@ from workq.unit import PENDING, Ended, Raw, Unit, cancelled
 if TYPE_CHECKING:
     from workq.worker.main import Worker as Side
 
+logger = logging.getLogger("workq")
+
 _OPTIONS = ("timeout", "retries", "priority", "name")
 
 
@@ -50,8 +55,10 @@ class NestedController:
         self.loop = self
         self._open: dict[tuple[int, int], Unit[Any]] = {}
         self._sent_calls: set[int] = set()
-        self._queues: dict[int, Queue] = {}
+        self._opened: set[int] = set()  # the numbers of queues that the parent was told of
+        self._sending = threading.RLock()  # a function goes before the first unit that names it, whichever threads queue
         self._changed = threading.Condition()
+        self._reads_along = False  # a thread reads the outcomes, as somebody waits who does not
         self.dispatcher = SimpleNamespace(lock=threading.RLock())
         side.on_reply = self._take
 
@@ -95,11 +102,29 @@ class NestedController:
 
     def open_queue(self, queue: Queue) -> None:
         """Have the parent make the queue."""
-        self._queues[queue.number] = queue
-        self._request("open", queue.number, queue.name, queue.category, queue.max_workers, queue.delete_timeout_s)
+        with self._whole():
+            if queue.number not in self._opened:  # two threads may come here at once
+                self._opened.add(queue.number)
+                self._request("open", queue.number, queue.name, queue.category, queue.max_workers, queue.delete_timeout_s)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Around what must not be cut in two: no other thread comes between, and an interrupt strikes afterwards."""
+        shielded = threading.get_ident() == self._side.main_thread
+        number = self._side.interrupts.shield() if shielded else 0
+        try:
+            with self._sending:
+                yield
+        finally:
+            if shielded:
+                self._side.interrupts.unshield(number)
 
     def look_at(self, queue: Queue) -> None:
         """Send what was queued."""
+        with self._whole():
+            self._send_backlog(queue)
+
+    def _send_backlog(self, queue: Queue) -> None:
         units, calls = [], []
         while queue.pending or queue.ranked:
             backlog = queue.front()
@@ -119,13 +144,16 @@ class NestedController:
 
     def close_queue(self, queue: Queue) -> None:
         """Delete the queue in the parent; its open units are cancelled here at once."""
-        if queue.closed or self.forked:
+        if self.forked:
             return
         queue.closed = queue.gone = True
-        if queue.opened:
+        if queue.number in self._opened:
+            self._opened.discard(queue.number)
             self._request("close", queue.number)
-        for key in [key for key in self._open if key[0] == queue.number]:
-            unit = self._open.pop(key)
+        for key in [key for key in list(self._open) if key[0] == queue.number]:
+            unit = self._open.pop(key, None)
+            if unit is None:  # it has ended just now
+                continue
             queue.retrying -= 1
             queue.cancelled += 1
             self._settle(unit, cancelled(unit, "its queue was deleted"))
@@ -199,6 +227,29 @@ class NestedController:
             with self._changed:
                 self._changed.notify_all()
 
+    def waited_for_otherwise(self, unit: Unit[Any]) -> None:
+        """Somebody waits who does not read: have a thread read until all that is open has ended."""
+        with self._sending:
+            if self._reads_along:
+                return
+            self._reads_along = True
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # interrupts are for the main thread
+            try:
+                threading.Thread(target=self._read_along, name="workq-outcomes", daemon=True).start()
+            except RuntimeError:  # no threads are left
+                self._reads_along = False
+                raise
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _read_along(self) -> None:
+        while True:
+            with self._sending:
+                if not self._open:
+                    self._reads_along = False
+                    return
+            self._wait_once(1.0)
+
     def _read(self) -> None:
         """Take one frame off the socket, whole, whatever interrupts come."""
         number = self._side.interrupts.shield() if threading.get_ident() == self._side.main_thread else 0
@@ -237,18 +288,29 @@ class NestedController:
         setattr(queue, name, getattr(queue, name) + 1)
 
     def _settle(self, unit: Unit[Any], value: Any) -> None:
-        unit.value = value
+        if unit.extra is None:  # nothing is called between this and the store, so nobody makes one meanwhile
+            unit.value = value
+        else:
+            unit.extra.end(unit, value)
         unit.call.queue.ended.append(unit)
         extra = unit.extra
         if extra is None:
             return
-        with extra.condition:
+        with extra.lock:
             extra.condition.notify_all()
-            for waiter in extra.waiters:
-                (waiter.add_cancelled if unit.cancelled() else waiter.add_result)(unit)
+            for waiter in extra.to_tell:
+                if unit.cancelled():
+                    waiter.add_cancelled(unit)
+                elif type(value) is Ended:
+                    waiter.add_exception(unit)
+                else:
+                    waiter.add_result(unit)
             callbacks, extra.callbacks = extra.callbacks, []
         for callback in callbacks:
-            callback(unit)
+            try:
+                callback(unit)
+            except Exception:
+                logger.exception("a callback raised: %r", callback)
 
     def _request(self, *what: Any) -> None:
         self._side.say(UP_REQUEST, marshal_dumps(what))

@@ -210,20 +210,23 @@ class Controller:
         self.category(name)
         if name in STANDARD:
             raise CategoryError(f"category {name!r} always exists and cannot be deleted")
-        if any(queue.category == name and not queue.closed for queue in list(self.queues.values())):
-            raise CategoryError(f"category {name!r} still has open queues; close them first")
-        del self.categories[name]
-        if self.loop is not None:
-            self.loop.tell(CategoryRemoved(name))
+        with self._opening:
+            if any(queue.category == name and (not queue.closed or queue.busy()) for queue in list(self.queues.values())):
+                raise CategoryError(f"category {name!r} still has open queues; close them first")
+            del self.categories[name]
+            if self.loop is not None:
+                self.loop.tell(CategoryRemoved(name))
 
     # ------------------------------------------------------------ queues (for manager.py)
 
     def open_queue(self, queue: Queue) -> None:
         """Make a queue known to the core, at its first unit."""
         loop = self.running()
-        self.queues[queue.number] = queue
         loop.start()  # first, as it may fail
-        loop.tell(QueueOpened(queue.number, queue.category, queue.max_workers))
+        with self._opening:  # the core never hears of a queue after its category was removed
+            self.category(queue.category)
+            self.queues[queue.number] = queue
+            loop.tell(QueueOpened(queue.number, queue.category, queue.max_workers))
 
     def pause_queue(self, queue: Queue, paused: bool) -> None:
         """Have workers take no new unit of a queue, or take them again."""
@@ -281,6 +284,9 @@ class Controller:
         except KeyboardInterrupt:
             self.break_off(unit.call.queue, unit)
             raise
+
+    def waited_for_otherwise(self, unit: Unit[Any]) -> None:
+        """Nothing has to be done for somebody who waits past us: the controller's thread reads."""
 
     def break_off(self, queue: Queue, unit: Unit[Any] | None = None, *, kill: bool = False) -> None:
         """Somebody has pressed Ctrl-C while this was waited for: cancel the unit, or all open ones; at the second time kill them."""

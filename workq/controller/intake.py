@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from workq.controller.records import Call, Large, Options, Queue
-from workq.errors import ArgumentError, LaunchError, WorkqError
+from workq.errors import ArgumentError, CategoryError, LaunchError, WorkqError
 from workq.errors import QueueClosed as QueueClosedError
 from workq.transport import codec, segments, sharing
 from workq.transport.segments import LARGE_BYTES, POSSIBLE
@@ -87,11 +87,13 @@ class Intake:
                 if self._ticks >= queue.poll_each:
                     self._ticks = 0
                     self._controller.running().lead.try_pump()
-        except LaunchError:
+        except (LaunchError, CategoryError):
             raise
         except BaseException:  # a signal handler's: the unit may be in the queue, and then it must not stay there
             self._tell(unit)
             raise
+        if queue.closed:  # while the arguments were pickled: what waits was dropped, and this one came afterwards
+            self._controller.close_queue(queue)
         return unit
 
     def _dispatch(self) -> None:
@@ -109,8 +111,8 @@ class Intake:
             try:
                 self._controller.open_queue(queue)
                 queue.opened = True  # afterwards: where an exception of a signal handler strikes, the next unit opens it
-            except (OSError, ImportError, RuntimeError) as error:  # no descriptors, no threads: nothing is queued, and later it may go
-                queue.opened = False
+            except (OSError, ImportError, RuntimeError, CategoryError) as error:  # no descriptors, no threads; the category was deleted
+                queue.opened = False  # nothing is queued, and later it may go
                 queue.backlog(unit.call.options.priority).remove(unit)
                 if isinstance(error, WorkqError):
                     raise

@@ -61,6 +61,8 @@ class Nested:
                 answers[what](worker, self._queues[key], key, *rest)
 
     def _open(self, worker: Worker, key: tuple[int, int], name: str, category: str, max_workers: int, delete_timeout_s: float) -> None:
+        if category not in self._loop.controller.categories:  # deleted, and only a thread that a unit has left may ask
+            return
         self._next_number += 1
         queue = Queue(self._loop.controller, QueueId(self._next_number), name, category, max_workers, delete_timeout_s)
         queue.owner = worker
@@ -77,8 +79,6 @@ class Nested:
             self._calls[int(worker.number), number] = Call(queue, call_number, pickled, keywords, name, Options(*options))
         for unit_id, number, data, queued_ns in units:
             call = self._calls[int(worker.number), number]
-            if call.queue is not queue:  # the worker numbers its calls for all its queues together
-                continue
             unit: Unit[Any] = Unit(call, data, unit_id, queued_ns)
             unit.need_extra().waiters.append(self)
             queue.backlog(call.options.priority).append(unit)

@@ -7,6 +7,7 @@ import os
 from marshal import dumps as marshal_dumps
 from typing import TYPE_CHECKING, Any
 
+from workq.arguments import plain
 from workq.category import Category
 from workq.controller.records import Worker
 from workq.core.events import WorkerExited, WorkerId
@@ -45,12 +46,12 @@ def first_frame(loop: Loop, category: Category) -> dict[str, Any]:
         initializer = codec.dump_value((category.initializer, category.initializer_args))
     root = logging.getLogger()
     return {
-        "category": category.name,
+        "category": plain(category.name),
         "output_bytes": loop.settings.output_bytes,
-        "log_level": root.getEffectiveLevel(),
+        "log_level": int(root.getEffectiveLevel()),  # it may be of an enum, which marshal does not take
         "log_levels": _levels(root.manager),
         "main": mainmodule.preparation_data(),
-        "preload": tuple(category.preload),
+        "preload": tuple(map(plain, category.preload)),
         "initializer": initializer,
         "work_folder": _folder(),
         "heartbeat_s": loop.settings.heartbeat_s,
@@ -60,7 +61,7 @@ def first_frame(loop: Loop, category: Category) -> dict[str, Any]:
 def _levels(manager: logging.Manager) -> dict[str, int]:
     """Return the levels that were set for single loggers, so that workers make the records that are wanted, and no others."""
     loggers = list(manager.loggerDict.items())
-    return {name: logger.level for name, logger in loggers if isinstance(logger, logging.Logger) and logger.level}
+    return {plain(name): int(logger.level) for name, logger in loggers if isinstance(logger, logging.Logger) and logger.level}
 
 
 def _folder() -> str:

@@ -1,0 +1,166 @@
+"""Threads that cross each other, and calls that cross the end of their queue: nothing waits for ever, and the controller lives on."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import enum
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import workq
+from tests.support import DEADLINE_S, wait_until
+from tests.system.held import Held
+
+pytestmark = pytest.mark.slow
+
+SPARE = workq.Category("spare", max_workers=1)
+
+
+class Name(enum.StrEnum):
+    """Texts of a type of their own, as those of numpy are."""
+
+    SHORT = "short"
+
+
+class Level(enum.IntEnum):
+    """Log levels, as applications define them."""
+
+    VERBOSE = 5
+
+
+class Closing:
+    """An argument whose pickling closes the queue that it is queued on."""
+
+    def __init__(self, wq: workq.WorkMgr) -> None:
+        self._wq = wq
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._wq.close()
+        return int, ()
+
+
+@pytest.fixture
+def controller() -> Iterator[workq.Controller]:
+    with workq.Controller() as made:
+        yield made
+
+
+@pytest.fixture
+def often() -> Iterator[None]:
+    """Threads are switched as often as can be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_waiting_in_the_manner_of_concurrent_futures_never_locks_out_a_cancel(
+    controller: workq.Controller, often: None, tmp_path: Path
+) -> None:
+    with workq.WorkMgr(1, controller=controller) as wq, Held(wq, tmp_path).wait_begun():
+        shown: list[list[workq.Unit[int]]] = [[]]
+        over = threading.Event()
+
+        def wait_again_and_again() -> None:
+            while not over.is_set():
+                concurrent.futures.wait(shown[0], timeout=0)
+
+        def cancel_again_and_again() -> None:
+            for _ in range(300):
+                shown[0] = units = [wq.queue(abs, -1) for _ in range(20)]
+                for unit in units:
+                    unit.cancel()
+
+        threads = [threading.Thread(target=target, daemon=True) for target in (wait_again_and_again, cancel_again_and_again)]
+        for thread in threads:
+            thread.start()
+        threads[1].join(DEADLINE_S)
+        over.set()
+        threads[0].join(DEADLINE_S)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.parametrize("units_before", [0, 1])
+def test_a_unit_whose_queue_is_closed_while_it_is_pickled_is_cancelled(controller: workq.Controller, units_before: int) -> None:
+    wq = workq.WorkMgr(1, controller=controller)
+    for _ in range(units_before):
+        wq.queue(abs, -1).result(DEADLINE_S)
+    with pytest.raises(workq.UnitCancelled):
+        wq.queue(abs, Closing(wq)).result(DEADLINE_S)
+
+
+def queue_from_threads(rounds: int) -> int:
+    """In a unit: threads that have not queued before queue the same new functions at once."""
+    sys.setswitchinterval(1e-6)
+    for _ in range(rounds):
+        with workq.WorkMgr(2) as wq:
+            threads = [threading.Thread(target=lambda: [wq.queue(function, -1) for function in (abs, str, float)]) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            ended = wq.sync(DEADLINE_S).done
+    return ended
+
+
+def test_threads_of_a_unit_that_queue_at_once_all_get_their_results(controller: workq.Controller) -> None:
+    with workq.WorkMgr(2, controller=controller) as wq:
+        assert wq.queue(queue_from_threads, 30).result(2 * DEADLINE_S) == 24
+
+
+def raise_in_turn() -> tuple[bool, str]:
+    """In a unit: wait for the first exception, and have a callback that raises."""
+    with workq.WorkMgr(1) as wq:
+        first, rest = wq.queue(int, "no number"), [wq.queue(abs, -1) for _ in range(3)]
+        rest[0].add_done_callback(lambda unit: 1 / 0)
+        done, _ = concurrent.futures.wait([first, *rest], return_when=concurrent.futures.FIRST_EXCEPTION)
+        return first in done and isinstance(first.exception(), ValueError), str([unit.result() for unit in rest])
+
+
+def test_in_a_unit_a_first_exception_is_waited_for_and_a_callback_that_raises_strikes_nobody(controller: workq.Controller) -> None:
+    with workq.WorkMgr(1, controller=controller) as wq:
+        assert wq.queue(raise_in_turn).result(DEADLINE_S) == (True, "[1, 1, 1]")
+
+
+def test_names_and_log_levels_may_be_of_enums(controller: workq.Controller) -> None:
+    logger = logging.getLogger("tests.crossings.verbose")
+    logger.setLevel(Level.VERBOSE)
+    try:
+        with workq.WorkMgr(1, name=Name.SHORT, controller=controller) as wq:
+            unit = wq.options(name=Name.SHORT, priority=Level.VERBOSE).queue(abs, -1)
+            assert (unit.result(DEADLINE_S), unit.name, wq.name) == (1, "short", "short")
+    finally:
+        logger.setLevel(logging.NOTSET)
+
+
+def test_a_queue_lives_as_long_as_its_views_and_iterators(controller: workq.Controller) -> None:
+    assert list(workq.WorkMgr(1, controller=controller).map(abs, [-1, -2])) == [1, 2]
+    view = workq.WorkMgr(1, controller=controller).options(priority=1)
+    assert view.queue(abs, -1).result(DEADLINE_S) == 1
+    assert list(view.map(abs, [-3])) == [3]
+
+
+def test_a_queue_whose_category_was_deleted_before_its_first_unit_says_so(controller: workq.Controller) -> None:
+    controller.add_category(SPARE)
+    late = workq.WorkMgr(1, category="spare", controller=controller)
+    with workq.WorkMgr(1, controller=controller) as wq:
+        assert wq.queue(abs, -1).result(DEADLINE_S) == 1
+        controller.delete_category("spare")
+        with pytest.raises(workq.CategoryError, match="spare"):
+            late.queue(abs, -1)
+        assert wq.queue(abs, -2).result(DEADLINE_S) == 2
+    controller.add_category(SPARE)
+    assert late.queue(abs, -3).result(DEADLINE_S) == 3
+
+
+def test_a_callback_that_closes_its_controller_leaves_no_thread() -> None:
+    controller = workq.Controller(name="closed-from-within")
+    wq = workq.WorkMgr(1, controller=controller)
+    wq.queue(abs, -1).add_done_callback(lambda unit: controller.close())
+    wait_until(lambda: controller.closed and not any(thread.name.startswith("closed-from") for thread in threading.enumerate()))
