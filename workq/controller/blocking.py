@@ -43,6 +43,8 @@ class BlockedJudge:
         if self.next_look is None or now < self.next_look:
             return
         self.next_look = now + self._loop.settings.sample_s
+        for number in [number for number in self._judges if number not in self._loop.by_number]:
+            self._judges.pop(number)[2].close()  # its worker has ended
         for worker in self._loop.dispatcher.workers:
             if worker.category in self._categories and worker.ready and not worker.exited:
                 worker.judged_blocked = self._see(worker)

@@ -55,12 +55,16 @@ class Delivery:
 
         Gives up, and returns False, when nothing at all was delivered for ``timeout_s`` seconds: a handler hangs, or is that slow.
         """
-        if self._thread is None or threading.current_thread() is self._thread:
+        thread = self._thread
+        if threading.current_thread() is thread or self._ended.is_set():
             return True
-        done = threading.Event()
-        self.call(done.set)
+        if thread is None and self._jobs.empty():  # with jobs it has been started, and is about to say that it is there
+            return True
+        gate = threading.Lock()  # and not an Event, in whose Python an exception of a signal handler could strike
+        gate.acquire()
+        self.call(gate.release)
         delivered = -1
-        while not done.wait(timeout_s):
+        while not gate.acquire(timeout=timeout_s):
             if delivered == self._delivered:
                 return False
             delivered = self._delivered
@@ -69,7 +73,8 @@ class Delivery:
     def close(self, timeout_s: float) -> None:
         """Deliver what is left and end the thread."""
         thread = self._thread
-        if threading.current_thread() is thread:
+        if threading.current_thread() is thread:  # a callback closes the controller: the thread ends after what is left
+            self._jobs.put((_stop, ()))
             return
         if thread is None and self._jobs.empty():
             self._ended.set()  # a second thread that has not begun yet finds that there is nothing to begin

@@ -156,12 +156,16 @@ class Halts:
             logger.debug("%s ended as it was to: %s", worker.name, halt.reason())
             return
         loop.counters["halted"] += 1
-        kept = loop.controller.halts
-        kept.append(halt)
-        del kept[: -loop.settings.halts_kept]
+        self._publish(halt)
+
+    def _publish(self, halt: Halt) -> None:
+        """Keep a halt, log it, and have the application's callbacks called."""
+        controller = self._loop.controller
+        controller.halts.append(halt)
+        del controller.halts[: -self._loop.settings.halts_kept]
         logger.error("%s", halt)
-        for callback in loop.controller.halt_callbacks:
-            loop.controller.delivery.call(callback, halt)
+        for callback in controller.halt_callbacks:
+            controller.delivery.call(callback, halt)
 
     def _blame(self, unit: Unit[Any], worker: Worker, halt: Halt, begun_s: float | None) -> None:
         """End the unit that ran: as it was asked to, or as lost."""
@@ -238,10 +242,7 @@ class Halts:
             run_time_s=time.monotonic() - running[1] if running is not None else 0.0,
             stalled=True,
         )
-        logger.error("%s", halt)
-        loop.controller.halts.append(halt)
-        for callback in loop.controller.halt_callbacks:
-            loop.controller.delivery.call(callback, halt)
+        self._publish(halt)
 
 
 def _read_all(fd: int) -> bytes:

@@ -112,7 +112,7 @@ class Loop:
     def _begin(self) -> None:
         """Be the thread, if no other is: an exception of a signal handler, or a second thread, can have two started."""
         with self._starting:
-            if self.thread is not None:
+            if self.thread is not None or self.closing:
                 return
             self.thread = threading.current_thread()
         self._run()
@@ -438,6 +438,8 @@ class Loop:
     def close(self, timeout_s: float) -> None:
         """Delete all queues, end the workers, end the thread. Called by the application's thread; bounded."""
         deadline = time.monotonic() + timeout_s
+        with self._starting:  # a thread that was started and is not there yet finds that there is nothing to do
+            self.closing = self.closing or self.thread is None
         if self.thread is None:
             self._end()
             return
