@@ -234,7 +234,7 @@ class Worker:
 
     def unblock(self) -> None:
         """End it."""
-        if get_ident() == self.main_thread and not self.forked:
+        if get_ident() == self.main_thread and not self.forked and self.words[BLOCKED]:  # 0: its unit has ended by an exception
             self.words[BLOCKED] -= 1
             if self.words[BLOCKED] == 0 and self.whole():
                 os.eventfd_write(self.bells[CONTROLLER], 1)
@@ -360,6 +360,7 @@ class Worker:
 
     def fail(self, number: int, error: BaseException, loaded: bool) -> tuple[int, bytes]:
         """Return the kind and the payload of a unit that raised, or whose arguments could not be ``loaded``."""
+        self.words[BLOCKED] = 0  # what was raised may have struck between a declared wait's begin or end and its note
         kind = KIND_INTERRUPTED if type(error) is ExternalInterrupt and error.args == (number,) else KIND_ERROR
         return kind, codec.dump_error(error, self.where(number), "" if loaded else NOT_LOADED)
 
@@ -380,13 +381,14 @@ def serve(worker: Worker) -> None:
     while True:
         with inbox_lock:
             frame = inbox_next()
-        if frame is None or frame[0] not in (DOWN_UNITS, DOWN_REPLY):
-            return
+            if frame is None or frame[0] not in (DOWN_UNITS, DOWN_REPLY):
+                return
+            message = marshal_loads(frame[1])  # here: another thread that receives (a unit's, left behind) writes over the frame
         if frame[0] == DOWN_REPLY:  # of a nested queue, after the unit that made it: one of its threads may still wait
             if worker.on_reply is not None:
-                worker.on_reply(marshal_loads(frame[1]))
+                worker.on_reply(message)
             continue
-        first, number, batch, ids, news = marshal_loads(frame[1])
+        first, number, batch, ids, news = message
         if first != count + 1:
             continue  # sent twice: an exception of a signal handler struck the parent between sending it and noting that
         if news is not None:
