@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -35,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
     config.add_cleanup(go_back)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a shell; what we start would inherit it,
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # and the tests of Ctrl-C would wait for what never comes
 
 
 @pytest.fixture
