@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import enum
 import logging
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -43,6 +45,17 @@ class Closing:
     def __reduce__(self) -> tuple[Any, ...]:
         self._wq.close()
         return int, ()
+
+
+class Counter(logging.Handler):
+    """Counts messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: collections.Counter[str] = collections.Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard[record.getMessage()] += 1
 
 
 @pytest.fixture
@@ -157,6 +170,38 @@ def test_a_queue_whose_category_was_deleted_before_its_first_unit_says_so(contro
         assert wq.queue(abs, -2).result(DEADLINE_S) == 2
     controller.add_category(SPARE)
     assert late.queue(abs, -3).result(DEADLINE_S) == 3
+
+
+def log_from_a_handler(times: int) -> int:
+    """In a unit: log without pause, and have a signal handler that logs as well come in the middle of it so often."""
+    logger, heard = logging.getLogger("tests.crossings.handler"), [0]
+
+    def log_too(number: int, frame: object) -> None:
+        heard[0] += 1
+        logger.warning("from the handler")
+        if heard[0] < times:
+            signal.setitimer(signal.ITIMER_REAL, 0.0005)  # the next one: an interval could be shorter than this takes
+
+    logger.warning("first")  # in whose course modules are imported, which a handler must not come in the middle of
+    signal.signal(signal.SIGALRM, log_too)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005)
+    while heard[0] < times:
+        logger.warning("from the unit")
+    return heard[0]
+
+
+def test_a_signal_handler_of_a_unit_may_log_while_the_unit_logs(controller: workq.Controller) -> None:
+    logger = logging.getLogger("tests.crossings.handler")
+    before, logger.propagate = logger.propagate, False  # there may be thousands of records
+    logger.addHandler(counter := Counter())
+    try:
+        with workq.WorkMgr(1, controller=controller) as wq:
+            times = wq.queue(log_from_a_handler, 200).result(DEADLINE_S)
+            wq.sync()
+            assert counter.heard["from the handler"] == times
+    finally:
+        logger.propagate = before
+        logger.removeHandler(counter)
 
 
 def test_a_callback_that_closes_its_controller_leaves_no_thread() -> None:

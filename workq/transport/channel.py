@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import struct
 from _socket import CMSG_SPACE, MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET
-from _thread import LockType, allocate_lock
+from _thread import RLock, allocate_lock
 from collections import deque
 
 TYPE_CHECKING = False
@@ -267,28 +267,64 @@ class Outgoing:
 
 
 class Upward:
-    """The worker's end, writing. The lock is the process's own: threads of a unit may log while its result is sent."""
+    """The worker's end, writing. Threads of a unit may log while its result is sent; the lock is the process's own.
 
-    def __init__(self, socket: socket, lock: LockType) -> None:
+    A unit's signal handler, or a finalizer, may come in the middle of a sending, in the same thread, and send as well, or raise. So a
+    frame stands in a list until it was sent whole: whoever has begun goes on with what came meanwhile, and what an exception has cut
+    short is ended by the next one who sends.
+    """
+
+    def __init__(self, socket: socket) -> None:
         self._socket = socket
-        self._lock = lock
+        self._lock = RLock()
+        self.left: deque[tuple[list[memoryview], list[tuple[int, int, bytes]], deque[int]]] = deque()  # frame, descriptor, bytes sent
 
     def bell(self) -> None:
         """Wake the thread that waits on this socket alone."""
-        with self._lock:
-            self._socket.send(BELL)
+        if not self._lock._is_owned():  # type: ignore[attr-defined]
+            with self._lock:
+                if not self.left:  # else what is left of a frame comes first, and wakes it as well
+                    self._socket.send(BELL)
+        if self.left:
+            self.push()
 
     def frame(self, kind: int, *parts: bytes | memoryview, fd: int = -1) -> None:
         """Send one frame, waiting as long as the parent takes to read it; a descriptor may travel with it."""
+        self.left.append(self.item(kind, *parts, fd=fd))
+        self.push()
+
+    @staticmethod
+    def item(kind: int, *parts: bytes | memoryview, fd: int = -1) -> tuple[list[memoryview], list[tuple[int, int, bytes]], deque[int]]:
+        """Return a frame as it stands in ``left``."""
         views = [memoryview(part) for part in (UP_HEAD.pack(kind, sum(map(len, parts))), *parts)]
-        with self._lock:
-            while views:
-                count = self._socket.sendmsg(views, [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))] if fd >= 0 else [])
-                fd = -1
-                while views and count >= len(views[0]):
-                    count -= len(views.pop(0))
-                if views and count:
-                    views[0] = views[0][count:]
+        return views, [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))] if fd >= 0 else [], deque()
+
+    def push(self) -> None:
+        """Send what is left. Does nothing in the middle of our own thread's sending, which looks again when it has ended."""
+        while self.left and not self._lock._is_owned():  # type: ignore[attr-defined]
+            with self._lock:
+                try:
+                    while self.left:
+                        self._send(*self.left[0])
+                        self.left.popleft()
+                except OSError:
+                    self.left.clear()
+                    raise
+
+    def _send(self, views: list[memoryview], descriptor: list[tuple[int, int, bytes]], sent: deque[int]) -> None:
+        length = sum(map(len, views))
+        while (done := sum(sent)) < length:
+            sent.extend(map(self._socket.sendmsg, (_from(views, done),), (() if done else descriptor,)))
+
+
+def _from(views: list[memoryview], done: int) -> list[memoryview]:
+    """Return what is left of the views after so many bytes."""
+    rest = []
+    for view in views:
+        if done < len(view):
+            rest.append(view[done:])
+        done = max(0, done - len(view))
+    return rest
 
 
 __all__ = ["BELL", "Inbox", "Incoming", "Outgoing", "Upward", "down_frame"]

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from _socket import socket
-from _thread import allocate_lock, get_ident
+from _thread import get_ident
 from marshal import dumps as marshal_dumps
 from marshal import loads as marshal_loads
 
@@ -101,7 +101,7 @@ class Worker:
         self.board = Board.attach(board_fd)
         self.words = self.board.words
         self.inbox = Inbox(self.socket.recv_into)
-        self.upward = Upward(self.socket, allocate_lock())
+        self.upward = Upward(self.socket)
         self.bells = (0, leader_bell, controller_bell)
         self.own_descriptors = {fd: identity(fd) for fd in (socket_fd, leader_bell, controller_bell)}
         self.maimed = False  # a unit has closed some of these; what has their numbers now is its own
@@ -197,9 +197,11 @@ class Worker:
 
     def _say(self, kind: int, payload: bytes, fd: int) -> None:
         if os.getpid() == self.pid and self.whole():
-            self.words[FRAMES] += 1
+            item, keep, words = self.upward.item(kind, payload, fd=fd), self.upward.left.append, self.words
+            words[FRAMES] += 1
+            keep(item)  # no call returns between this and the count before: a signal handler of a unit may raise
             self.ring()  # first: a frame larger than the socket's buffer needs its reader
-            self.upward.frame(kind, payload, fd=fd)
+            self.upward.push()
             os.eventfd_write(self.bells[CONTROLLER], 1)
 
     def send_record(self, record: bytes) -> None:
