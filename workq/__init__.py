@@ -74,7 +74,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)
 
 if sys.platform == "win32":  # pragma: no cover
-    raise ImportError("workq needs a POSIX system (Linux, macOS, BSD): it passes descriptors between processes, which Windows has not.")
+    raise ImportError("workq needs Linux: it hands descriptors from process to process, which Windows cannot.")
 
 
 def __getattr__(name: str) -> object:

@@ -102,5 +102,5 @@ async def result_of(unit: Unit[T]) -> T:
                 unit.cancel()
                 raise
     if unit.cancelled():
-        raise asyncio.CancelledError(f"unit {unit.label} was cancelled")
+        raise asyncio.CancelledError(str(unit.value.exception()))
     return unit.result()

@@ -107,7 +107,10 @@ class RemoteTraceback(WorkqError):
         return f'\n"""\n{self.text}"""'
 
 
-@dataclass(frozen=True, slots=True)
+STACK_LINES = 12  # that a message shows; ``Halt.stack`` has them all
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Halt:
     """One record for one worker that ended by itself: who, how, and with what.
 
@@ -155,6 +158,9 @@ class Halt:
             return "ended in an unknown way"
         return f"exited with code {self.exit_code}"
 
+    def __repr__(self) -> str:
+        return f"<Halt: {str(self).splitlines()[0]}>"
+
     def __str__(self) -> str:
         doing = f" in unit {self.unit} after {self.run_time_s:.3f} s" if self.unit else f" ({self.phase})"
         lines = [f"{self.worker} (pid {self.pid}) {self.reason()}{doing}"]
@@ -163,6 +169,9 @@ class Halt:
         if self.stderr:
             lines.append("its last lines of stderr:")
             lines += ["  " + line for line in self.stderr.splitlines()]
+        if self.stack:
+            lines.append("its Python stack:")
+            lines += ["  " + line for line in self.stack.splitlines()[:STACK_LINES]]
         return "\n".join(lines)
 
 

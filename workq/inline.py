@@ -110,6 +110,9 @@ class InlineController:
         queue.ranked.clear()
         self._wake()
 
+    def tell_unasked(self, queue: Queue, warn: Callable[[str], object]) -> None:
+        """The unit that made the queue has seen to its units, or is told of by its own end."""
+
     def cancel(self, unit: Unit[Any]) -> bool:
         """Drop a unit that has not begun; one that runs goes on."""
         return self._cancel(unit, "before it had begun")

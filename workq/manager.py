@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar
 
 from typing_extensions import ParamSpec
 
 from workq import context
 from workq.arguments import check_callable, check_name, check_seconds, check_timeout, check_whole, iterators_of, plain
-from workq.controller.controller import Controller
+from workq.controller.controller import Controller, counted
 from workq.controller.intake import Intake
 from workq.controller.records import Options, Queue
 from workq.core.events import QueueId
 from workq.core.states import UnitState
 from workq.errors import ArgumentError, WorkErrors, WorkqError
-from workq.errors import QueueClosed as QueueClosedError
 from workq.inline import InlineController
 from workq.statistics import Metrics, QueueStatistics, WorkerTable
 from workq.transport.mainmodule import preparing
-from workq.unit import ASKED, PENDING, Ended, Unit
+from workq.unit import ASKED, Ended, Unit
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _numbers = count(1)
+DROPPED = "nobody held its WorkMgr any more, so its queue was deleted; keep it in a variable, or use `with`"
 
 
 class View:
@@ -222,7 +223,7 @@ class WorkMgr:
                 failures.append(unit)
         if failures:
             failures.sort(key=lambda unit: unit.id)
-            raise WorkErrors(f"{len(failures)} units of queue {self._row.name} failed", [_shown(unit) for unit in failures])
+            raise WorkErrors(f"{counted(len(failures), 'unit')} of queue {self._row.name} failed", [_shown(unit) for unit in failures])
         return self.statistics()
 
     def wait_one(self, timeout: float | None = None) -> Unit[Any] | None:
@@ -282,6 +283,7 @@ class WorkMgr:
         if row.opened and not self.controller.forked and not self.controller.closed:
             self._wait(lambda: not row.busy() and row.gone, row.delete_timeout_s + 5.0, f"queue {row.name} has not ended")
             row.emit()
+            self.controller.tell_unasked(row, _log_warning)
 
     def __enter__(self) -> Self:
         return self
@@ -388,8 +390,13 @@ def _results(
     return results(manager, manager._row, intake, fn, iterators, look_ahead, timeout)
 
 
+def _log_warning(message: str) -> None:
+    logging.getLogger("workq").warning("%s", message)
+
+
 def _drop(row: Queue) -> None:
     """The last reference to a WorkMgr is gone: delete its queue. May run in any thread, in the middle of anything."""
+    row.why_deleted = DROPPED
     row.controller.close_queue(row)
 
 
@@ -413,4 +420,4 @@ def _check_workers(number: object) -> None:
         raise ArgumentError(f"num_workers must be a whole number of 0 or more, or None, not {number!r}")
 
 
-__all__ = ["PENDING", "QueueClosedError", "View", "WorkMgr", "overload"]
+__all__ = ["View", "WorkMgr"]

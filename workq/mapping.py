@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from workq.controller.intake import Intake
 from workq.controller.records import Options, Queue
+from workq.errors import WorkerHalted
 from workq.transport import codec, group
 from workq.unit import Unit
 
@@ -45,7 +46,7 @@ def results(
     try:
         while mapping.fill():
             unit, grouped = waiting[0]
-            value = unit.result(timeout)
+            value = mapping.result(unit, grouped, timeout)
             waiting.popleft()
             if grouped:
                 values, failure = value
@@ -79,6 +80,7 @@ class Mapping:
         self._run = group.run if self._one else group.run_spread
         self._each_s: float | None = None  # the time of an item, measured
         self._measured = 0  # units
+        self._yielded = 0  # items
         self._size = 1
         self._over = False
 
@@ -98,9 +100,22 @@ class Mapping:
             self._over = not part
         return bool(self.waiting)
 
+    def result(self, unit: Unit[Any], grouped: bool, timeout: float | None) -> Any:
+        """Wait for a unit; where it was a group, its worker's death says which items were in it."""
+        try:
+            return unit.result(timeout)
+        except WorkerHalted as error:
+            if grouped:
+                error.add_note(
+                    f"the unit was a group of short items of a map, from item {self._yielded} on (counted from 0); "
+                    "with look_ahead=, a timeout or retries each item is a unit of its own"
+                )
+            raise
+
     def measure(self, unit: Unit[Any], items: int) -> None:
         """Take the time of a unit into that of an item."""
         self._measured += 1
+        self._yielded += items
         if items and unit.run_time_s is not None:
             took = unit.run_time_s / items
             if self._each_s is None or (items == 1 and took < self._each_s):  # the first few are slower than those that follow

@@ -158,6 +158,9 @@ class NestedController:
             queue.cancelled += 1
             self._settle(unit, cancelled(unit, "its queue was deleted"))
 
+    def tell_unasked(self, queue: Queue, warn: Callable[[str], object]) -> None:
+        """The unit that made the queue has seen to its units, or is told of by its own end."""
+
     def cancel(self, unit: Unit[Any]) -> bool:
         """Ask the parent that a unit ends."""
         if unit.value is not PENDING:

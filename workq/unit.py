@@ -214,6 +214,11 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         return self.call.queue.name
 
     @property
+    def asked(self) -> bool:
+        """Whether somebody has asked for its result since it ended."""
+        return self.data is ASKED
+
+    @property
     def label(self) -> str:
         """Queue, number and name: how messages speak of it."""
         return f"{self.call.queue.name}:{self.id} {self.call.name}"

@@ -8,10 +8,13 @@ from tests.support import application, start_application, wait_gone
 
 pytestmark = pytest.mark.slow
 
-DROPPED = "the interpreter ends: {} units that had not ended are dropped; sync() waits for them, and so does at_exit='drain'\n"
+
+def dropped(number: int) -> str:
+    units = "1 unit that had not ended is" if number == 1 else f"{number} units that had not ended are"
+    return f"the interpreter ends: {units} dropped; sync() waits for them, and so does at_exit='drain'\n"
 
 
-@pytest.mark.parametrize(("policy", "warning"), [("cancel", DROPPED.format(5)), ("kill", DROPPED.format(5)), ("drain", "")])
+@pytest.mark.parametrize(("policy", "warning"), [("cancel", dropped(5)), ("kill", dropped(5)), ("drain", "")])
 @pytest.mark.parametrize(("ending", "code"), [("pass", 0), ("sys.exit(3)", 3)])
 def test_open_units_end_as_the_policy_says(policy: str, warning: str, ending: str, code: int) -> None:
     """One warning that counts what was dropped; the exit code is the application's; drained units have run."""
@@ -23,7 +26,8 @@ def test_open_units_end_as_the_policy_says(policy: str, warning: str, ending: st
             with open(fifo, "w") as file:
                 file.write("x")
             time.sleep(0.3 if sys.argv[1] == "drain" else 600)
-            open(fifo + ".done", "a").write("x")
+            with open(fifo + ".done", "a") as file:
+                file.write("x")
 
         if __name__ == "__main__":
             fifo = os.path.abspath(__file__) + ".fifo"
@@ -66,7 +70,7 @@ def test_a_drain_is_bounded() -> None:
             unit = wq.queue(time.sleep, 600)
         """
     )
-    assert (ended.returncode, ended.stderr) == (0, DROPPED.format(1))
+    assert (ended.returncode, ended.stderr) == (0, dropped(1))
 
 
 def test_deaf_units_hold_the_exit_up_no_longer_than_delete_timeout_allows() -> None:
@@ -98,7 +102,7 @@ def test_deaf_units_hold_the_exit_up_no_longer_than_delete_timeout_allows() -> N
     with start_application(code) as app:
         pids = [int(word) for word in app.line().split()]
         ended = app.finish(10)
-        assert (ended.returncode, ended.stderr) == (0, DROPPED.format(8))
+        assert (ended.returncode, ended.stderr) == (0, dropped(8))
         assert len(pids) == 8
         for pid in pids:
             wait_gone(pid)

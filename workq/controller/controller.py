@@ -168,6 +168,14 @@ class Controller:
                 self.close_queue(queue)
         return dropped
 
+    def tell_unasked(self, queue: Queue, warn: Callable[[str], object]) -> None:
+        """Say of a queue that ends how many of its units have failed unnoticed, and show the first."""
+        failures = queue.unasked_failures() if queue.owner is None else []
+        if failures:
+            first = failures[0]
+            shown = f"{type(first.value.exception()).__name__}: {first.value.exception()}".splitlines()[0]
+            warn(f"{counted(len(failures), 'unit')} of queue {queue.name} failed, and nobody has asked; the first: {first.label}: {shown}")
+
     def drain_queues(self) -> int:
         """Wait for the queues that are to be drained at the interpreter's exit; return how many of their units have not ended in time."""
         queues = [queue for queue in list(self.queues.values()) if queue.at_exit == "drain" and queue.owner is None]
@@ -394,11 +402,26 @@ def _close_at_exit() -> None:
         dropped += controller.end_queues()
     for controller in controllers:
         dropped += controller.drain_queues()
+    for controller in controllers:
+        for queue in list(controller.queues.values()):
+            queue.emit()
+            controller.tell_unasked(queue, _warn)
     if dropped:
-        _warn(f"the interpreter ends: {dropped} units that had not ended are dropped; sync() waits for them, and so does at_exit='drain'")
+        verb = "is" if dropped == 1 else "are"
+        units = counted(dropped, "unit")
+        _warn(f"the interpreter ends: {units} that had not ended {verb} dropped; sync() waits for them, and so does at_exit='drain'")
     deadline = time.monotonic() + 5.0
     for controller in controllers:
         controller.close(max(0.1, deadline - time.monotonic()))
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number with its word.
+
+    >>> counted(1, "unit"), counted(2, "unit")
+    ('1 unit', '2 units')
+    """
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _warn(message: str) -> None:

@@ -162,6 +162,7 @@ def write_text(name: str, text: str) -> None:
 def _handle_record(worker: Worker, data: bytes) -> None:
     record = load_record(data)
     record.workq_worker = worker.name  # that of a process that a unit has forked as well
+    record.processName = worker.name
     target = logging.getLogger(record.name)
     if target.isEnabledFor(record.levelno):
         target.handle(record)

@@ -43,6 +43,7 @@ class Intake:
         if queue.closed:
             self._refuse()
         data: Any  # bytes, or Large
+        call = caught = None
         try:
             if kwargs:
                 call, data = self._named_calls[function], _dumps((args, kwargs), 5)
@@ -55,9 +56,12 @@ class Intake:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # seen for the first time, or something that pickle cannot do, or that raises whatever it likes
+            caught, call = error, None
+        if caught is not None:  # out here, so that an error's traceback is not that of two
             call, data = self._slowly(function, args, kwargs)
-            if not isinstance(error, OFTEN):  # and now it can be done: what was raised was not pickle's, but a signal handler's
-                raise
+            if not isinstance(caught, OFTEN):  # and now it can be done: what was raised was not pickle's, but a signal handler's
+                raise caught
+        assert call is not None
         unit: Unit[Any] = _new(Unit)  # filled here: a call of __init__ would cost as much as all the rest of it
         unit.call = call
         unit.data = data
@@ -129,6 +133,8 @@ class Intake:
         """Make a function known, or pack it with the unit where what it holds may change from one unit to the next."""
         if not callable(function):
             raise ArgumentError(f"fn must be callable, not {function!r}")
+        if getattr(getattr(function, "__code__", None), "co_flags", 0) & CO_COROUTINE:
+            raise ArgumentError(f"fn must not be a coroutine function ({codec.name_of(function)}): queue one that calls asyncio.run()")
         self._controller.check_usable()
         self._main_by_value = not codec.main_is_importable()
         calls = self._named_calls if kwargs else self._calls
@@ -180,4 +186,5 @@ def _carrier() -> bytes:
 def _plain_function() -> None: ...
 
 
+CO_COROUTINE = 0x80  # inspect.CO_COROUTINE; inspect itself costs 10 ms to import
 _CACHEABLE = frozenset({type(_plain_function), type(len), type})

@@ -412,12 +412,12 @@ class Loop:
             self.dispatcher.forget(queue)
         for unit in dropped:
             queue.cancelled += 1
-            self.settle(unit, cancelled(unit, "its queue was deleted"))
+            self.settle(unit, cancelled(unit, queue.why_deleted))
         for worker in list(queue.workers):
             for batch in list(worker.batches):
                 for unit in batch.units[batch.at :]:
                     if unit is not None and unit.value is PENDING:
-                        self.stops.stop(unit, "its queue was deleted")
+                        self.stops.stop(unit, queue.why_deleted)
         if queue.opened and not queue.gone:
             queue.gone = True
             self._told.discard(queue)
@@ -484,9 +484,10 @@ class Loop:
             for unit in self.dispatcher.drop_all(queue):
                 self.settle(unit, cancelled(unit, why))
             for worker in queue.workers:
-                for batch in worker.batches:
+                for batch in (*worker.batches, *([worker.forming] if worker.forming else [])):
                     for unit in batch.units[batch.at :]:
                         if unit is not None:
                             self.settle(unit, cancelled(unit, why))
                 worker.batches.clear()
+                worker.forming = None
         self.lead.wake_ready()

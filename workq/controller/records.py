@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from workq.core.events import QueueId, WorkerId
+from workq.core.states import UNIT_ENDS, UnitState
 from workq.engines.protocol import Lane
 from workq.transport.board import BATCH_AT, FINISHED, MASK, STARTED
 from workq.transport.channel import Incoming, Outgoing
@@ -200,6 +201,7 @@ class Queue:  # weakly referred to by its controller
         self.paused = False
         self.opened = False  # the core knows it
         self.gone = False  # the core has forgotten it
+        self.why_deleted = "its queue was deleted"
         self.closed = False
         self.owner: Worker | None = None  # of a nested queue: the worker whose unit made it
         self.depth_of_nest = 0  # 1 for a queue that a unit of the application's queue made, 2 for one made by a unit of that, …
@@ -253,6 +255,11 @@ class Queue:  # weakly referred to by its controller
                 self.asked += 1
         except IndexError:
             pass
+
+    def unasked_failures(self) -> list[Unit[Any]]:
+        """Return the units that have failed and that nobody has asked."""
+        ends = UNIT_ENDS - {UnitState.DONE, UnitState.CANCELLED}
+        return [unit for unit in tuple(self.ended) if unit.state in ends and not unit.asked]
 
     def open_units(self) -> int:
         """Return how many units have not ended."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import _pickle
 import io
 import sys
+from io import BytesIO, IOBase, StringIO
 
 from workq.interruption import ExternalInterrupt
 from workq.transport import mainmodule
@@ -192,6 +193,8 @@ def make_value_pickler() -> Any:
             if isinstance(thing, by_name_or_value) and getattr(thing, "__module__", None) == "__main__":
                 if is_in_script(thing) and is_found(thing):
                     return NotImplemented  # plain pickle: the name
+            elif isinstance(thing, IOBase) and not isinstance(thing, BytesIO | StringIO):
+                raise TypeError(f"cannot pickle an open file ({type(thing).__name__}): send its path")
             elif type(thing) is cached and dump_name(thing) is None:
                 return make_cached, (thing.__wrapped__, thing.cache_parameters())
             return super().reducer_override(thing)

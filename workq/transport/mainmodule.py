@@ -33,7 +33,7 @@ def main_is_importable() -> bool:
     """
     global _judged
     main = sys.modules.get("__main__")
-    path = getattr(main, "__file__", None)
+    path = path_of(main)
     if main is None or path is None or hasattr(sys, "ps1") or sys.flags.inspect:
         return False
     if _judged[0] is not main or _judged[1] != path:
@@ -41,6 +41,12 @@ def main_is_importable() -> bool:
     if _judged[2]:
         sys.modules.setdefault(ALIAS, main)  # a class of __main__ comes back from a worker under this name
     return _judged[2]
+
+
+def path_of(main: ModuleType | None) -> str | None:
+    """Return the file of the main module. Python takes ``__file__`` away when the script has ended; workers may start after that."""
+    path = getattr(main, "__file__", None)
+    return _judged[1] if path is None and main is _judged[0] else path
 
 
 def can_run_again(main: ModuleType, path: str) -> bool:
@@ -96,7 +102,7 @@ def preparation_data() -> bytes | None:
     if spec is not None:
         data["init_main_from_name"] = spec.name
     else:
-        data["init_main_from_path"] = os.path.abspath(str(main.__file__))
+        data["init_main_from_path"] = os.path.abspath(str(path_of(main)))
     data.update(multiprocessing_choices())
     return _pickle.dumps(data, 5)
 

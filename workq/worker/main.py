@@ -84,6 +84,8 @@ LOOK_NS = 2_500  # a unit that took longer is looked at for descriptor-level out
 LEFTOVERS_NS = 100_000  # a unit that took longer is looked at for what it left behind
 FIRST_UNITS_LOOKED_AT = 64  # of each function, whatever their time, for both
 NOT_LOADED = "The unit's arguments could not be unpickled in the worker; its function was not called."
+NOT_CALLED = "The unit's function could not be loaded in the worker; it was not called."
+NOT_FOUND = NOT_CALLED + " A worker imports the script without what stands under its guard: define the function above it."
 SCALARS = frozenset({float, str, bytes})
 
 
@@ -500,7 +502,7 @@ def _raiser(error: BaseException) -> Callable[..., Any]:
         raise error.with_traceback(trace)  # else it would grow with each unit that raises it
 
     trace = error.__traceback__
-    codec.guarded(lambda: error.add_note("The unit's function could not be loaded in the worker; it was not called."))  # type: ignore[arg-type,return-value]
+    codec.guarded(lambda: error.add_note(NOT_FOUND if "__mp_main__" in str(error) else NOT_CALLED))  # type: ignore[arg-type,return-value]
     return cannot_be_loaded
 
 
