@@ -61,6 +61,7 @@ class Intake:
             call, data = self._slowly(function, args, kwargs)
             if not isinstance(caught, OFTEN):  # and now it can be done: what was raised was not pickle's, but a signal handler's
                 raise caught
+            caught = None  # it knows this frame, and that the caller's: together they would keep his WorkMgr
         assert call is not None
         unit: Unit[Any] = _new(Unit)  # filled here: a call of __init__ would cost as much as all the rest of it
         unit.call = call
