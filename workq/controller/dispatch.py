@@ -198,6 +198,8 @@ class Dispatcher:
                 batch.sent = True
                 if worker.outgoing.waiting:
                     self.post()  # the controller writes on
+                elif len(worker.batches) > 1 and len(batch.queue.workers) < batch.queue.max_workers:
+                    self.post()  # the controller sees to it that what is behind a long unit goes to another worker
                 timeouts = [call.options.timeout for call in calls if call.options.timeout is not None]
                 if timeouts:
                     self.watch_time(min(timeouts))
