@@ -77,7 +77,7 @@ class Loop:
         self._heartbeat_due = time.monotonic() + self.settings.heartbeat_s
         self._recall_due: float | None = None
         self.collecting_s = 0.0  # the cost of the controller's own turns
-        self.counters = {"started": 0, "interrupted": 0, "killed": 0, "halted": 0, "retired": 0}
+        self.counters = {"started": 0, "interrupted": 0, "killed": 0, "halted": 0}
         for category in controller.categories.values():
             self._events.append(CategoryAdded(category.name, limits_of(category)))
 

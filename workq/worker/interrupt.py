@@ -42,10 +42,6 @@ class Interrupts:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (SIGNAL, signal.SIGINT))
         sys.unraisablehook = self.on_unraisable
 
-    def intact(self) -> bool:
-        """Return whether a unit has left our handlers alone (1 us)."""
-        return signal.getsignal(SIGNAL) == self.on_signal and not signal.pthread_sigmask(signal.SIG_BLOCK, ())
-
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """Raise in the unit that is meant, if it still runs."""
         number = self.armed[0]

@@ -68,12 +68,6 @@ class Output:
             pipe.remember_writer()
         os.register_at_fork(after_in_child=self._in_child)
 
-    def uninstall(self) -> None:
-        """Give the process its former streams back (for processes that were no workers before)."""
-        sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__ = self._replaced  # type: ignore[misc]
-        for pipe in self._pipes.values():
-            pipe.forget_writer()
-
     def _in_child(self) -> None:
         """A unit has forked: what was kept is the worker's to tell; from here on all goes to the descriptors at once."""
         self._lock = RLock()
