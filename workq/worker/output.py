@@ -61,7 +61,6 @@ class Output:
 
     def install(self) -> None:
         """Become the process's streams."""
-        self._replaced = sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__
         sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[assignment,misc]
         sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[assignment,misc]
         for pipe in self._pipes.values():
@@ -229,11 +228,6 @@ class Pipe:
         """Keep a second descriptor of the writing end, to mend what a unit does to the first."""
         if identity(self.number) == self._identity:
             self._writer = os.dup(self.number)
-
-    def forget_writer(self) -> None:
-        if self._writer >= 0:
-            os.close(self._writer)
-            self._writer = -1
 
     def put_writer_back(self) -> None:
         """Make descriptor 1 or 2 the pipe again where a unit has closed or replaced it (0.6 us if it has not)."""
