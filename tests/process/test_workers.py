@@ -31,8 +31,8 @@ def test_a_worker_has_a_session_of_its_own_and_nothing_but_its_own_descriptors(p
     assert worker.ask("os.getsid(0), os.getpgid(0)") == (worker.lane.pid, worker.lane.pid)
     numbers = worker.ask("numbers")
     found = set(os.listdir(f"/proc/{worker.lane.pid}/fd"))
-    life = found - {str(number) for number in (0, 1, 2, *numbers)}
-    assert len(life) == 1  # the life pipe
+    lives = found - {str(number) for number in (0, 1, 2, *numbers)}
+    assert len(lives) == 2  # the life pipes, of the application and of the launcher
     assert min(numbers) > 900
     assert os.readlink(f"/proc/{worker.lane.pid}/fd/0") == "/dev/null"
 

@@ -26,7 +26,7 @@ HIGHEST_DESCRIPTOR = 1024  # select() knows no higher ones
 RESERVED_DESCRIPTORS = 16  # at the top, for ours
 
 LAUNCHER_IS_GONE = 71  # exit codes that nobody is left to see
-APPLICATION_IS_GONE = 72
+NOBODY_HOLDS_US = 72
 
 
 class Ends:
@@ -60,8 +60,8 @@ def become_worker(
         name_process(name)
         die_with_launcher(launcher_pid, prctl)
         own = [ends.socket, ends.board, ends.output_reader, ends.error_reader, *config["bells"]]
-        life = watch_life(config["life_fd"])
-        numbers = keep_only(own, life)
+        lives = [watch_life(config["life_fd"]), watch_life(config["launcher_life_fd"])]
+        numbers = keep_only(own, [life for life in lives if life >= 0])
         restore_signals()
         os.environ[MARK] = name
         gc.enable()
@@ -93,12 +93,12 @@ def die_with_launcher(launcher_pid: int, prctl: Callable[..., int] | None) -> No
 
 
 def watch_life(life_fd: int) -> int:
-    """Have the kernel kill our whole group when the application's end of the life pipe closes; return a descriptor to keep, or -1.
+    """Have the kernel kill our whole group when the last writer of a life pipe is gone; return a descriptor to keep, or -1.
 
-    This needs no thread and no interpreter lock, and reaches what we start. One gap is left: if application and launcher are killed
-    at the same instant, the launcher's death may kill us before the application's end of the pipe closes; then nobody signals
-    the group, and what we had started lives on. The pipe is opened anew because the owner, who gets
-    the signal, belongs to the open file and not to the descriptor.
+    There are two such pipes, one held by the application, one by the launcher. This needs no thread and no interpreter lock, and
+    reaches what we start, which a death signal does not: the kernel closes the descriptors of a dying process before it sends the
+    death signals that its children have asked for. The pipe is opened anew because the owner, who gets the signal, belongs to
+    the open file and not to the descriptor.
     """
     if not hasattr(fcntl, "F_SETSIG"):
         return -1
@@ -112,11 +112,11 @@ def watch_life(life_fd: int) -> int:
     waiting = select.poll()
     waiting.register(life, select.POLLIN)
     if waiting.poll(0):  # it ended before we were set up
-        os._exit(APPLICATION_IS_GONE)
+        os._exit(NOBODY_HOLDS_US)
     return life
 
 
-def keep_only(own: list[int], life: int) -> list[int]:
+def keep_only(own: list[int], lives: list[int]) -> list[int]:
     """Move our descriptors to high numbers, close all others but 0, 1 and 2, and return the new numbers.
 
     High, because a unit that closes or reuses low descriptors must not hit them; closed, because each worker's death has to be
@@ -126,9 +126,8 @@ def keep_only(own: list[int], life: int) -> list[int]:
     if limit == resource.RLIM_INFINITY or limit > HIGHEST_DESCRIPTOR:
         limit = HIGHEST_DESCRIPTOR
     numbers = [move_up(number, max(3, limit - RESERVED_DESCRIPTORS)) for number in own]
-    if life >= 0:
-        life = move_up(life, max(3, limit - RESERVED_DESCRIPTORS))
-    close_others({0, 1, 2, life, *numbers})
+    lives = [move_up(life, max(3, limit - RESERVED_DESCRIPTORS)) for life in lives]
+    close_others({0, 1, 2, *lives, *numbers})
     return numbers
 
 

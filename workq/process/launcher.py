@@ -65,6 +65,7 @@ class Launcher:
         self.parent_is_application = os.getppid() == config["application_pid"]  # not so with a wrapper that forks
         self.prctl: Callable[..., int] | None = None
         self.child_ended = -1  # readable when SIGCHLD came
+        config["launcher_life_fd"], self.life_fd = os.pipe()  # the second is held by this process alone, see watch_life
 
     def run(self) -> None:
         """Prepare, then serve until the end."""
