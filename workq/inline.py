@@ -110,6 +110,11 @@ class InlineController:
         queue.ranked.clear()
         self._wake()
 
+    def break_off(self, queue: Queue) -> None:
+        """Ctrl-C was pressed while the whole queue was waited for: drop what waits. The unit that ran has ended by it."""
+        for unit in queue.open_list():
+            self._cancel(unit, "Ctrl-C was pressed")
+
     def tell_unasked(self, queue: Queue, warn: Callable[[str], object]) -> None:
         """The unit that made the queue has seen to its units, or is told of by its own end."""
 

@@ -253,8 +253,7 @@ class WorkMgr:
         try:
             self.controller.wait(ready, timeout, what)
         except KeyboardInterrupt:
-            if type(self.controller) is Controller:
-                self.controller.break_off(self._row)
+            self.controller.break_off(self._row)
             raise
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Unit[Any]]:

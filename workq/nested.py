@@ -161,6 +161,9 @@ class NestedController:
     def tell_unasked(self, queue: Queue, warn: Callable[[str], object]) -> None:
         """The unit that made the queue has seen to its units, or is told of by its own end."""
 
+    def break_off(self, queue: Queue) -> None:
+        """A unit that interrupts itself ends by it, and its queues with it."""
+
     def cancel(self, unit: Unit[Any]) -> bool:
         """Ask the parent that a unit ends."""
         if unit.value is not PENDING:

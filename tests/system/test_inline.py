@@ -217,7 +217,7 @@ def test_a_timeout_of_a_wait_is_looked_at_between_units(wq: workq.WorkMgr) -> No
         unit.result("soon")  # type: ignore[arg-type]
 
 
-def test_a_keyboard_interrupt_reaches_the_caller_and_ends_the_unit() -> None:
+def test_a_keyboard_interrupt_reaches_the_caller_ends_the_unit_and_drops_what_waits() -> None:
     ended = application(
         """
         import signal, os, workq
@@ -233,7 +233,7 @@ def test_a_keyboard_interrupt_reaches_the_caller_and_ends_the_unit() -> None:
         try:
             wq.sync()
         except KeyboardInterrupt:
-            print("caller", unit.done(), after.result(), type(unit.exception()).__name__)
+            print("caller", type(unit.exception()).__name__, after.cancelled(), wq.queue(abs, -1).result())
         """
     )
-    assert ended.stdout.strip() == "caller True 1 RemoteError", ended.stderr
+    assert ended.stdout.strip() == "caller RemoteError True 1", ended.stderr

@@ -238,6 +238,54 @@ def test_no_processes_left_is_a_launch_error_and_it_works_later() -> None:
 # ---------------------------------------------------------------- out of memory
 
 
+@contextlib.contextmanager
+def memory_group(limit_bytes: int) -> Iterator[Path]:
+    """A memory cgroup with this limit; the test is skipped where we may make none."""
+    parent, limit = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
+    if not parent.is_dir():
+        parent, limit = Path("/sys/fs/cgroup"), "memory.max"
+    folder = parent / f"workq-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+    try:
+        try:
+            (folder / limit).write_text(str(limit_bytes))
+        except OSError as error:
+            pytest.skip(f"memory cannot be limited here: {error}")
+        yield folder
+    finally:
+        folder.rmdir()
+
+
+def test_a_worker_that_the_kernel_kills_for_memory_loses_its_unit_alone_and_says_why() -> None:
+    code = """
+        import os, sys, workq
+
+        def eat():
+            eaten = []
+            while True:
+                eaten.append(bytearray(b"x" * (8 << 20)))
+
+        if __name__ == "__main__":
+            with open(sys.argv[1], "w") as group:
+                group.write(str(os.getpid()))
+            with workq.WorkMgr(2) as wq:
+                units = [wq.queue(abs, -n) for n in range(50)]
+                hungry = wq.queue(eat)
+                units += [wq.queue(abs, -n) for n in range(50)]
+                print([unit.result() for unit in units] == 2 * list(range(50)))
+                print(hungry.exception())
+    """
+    with memory_group(200 << 20) as folder:
+        ended = application(code, str(folder / "cgroup.procs"))
+    right, said, *_ = ended.stdout.splitlines()
+    assert right == "True"
+    assert "was ended by SIGKILL, probably out of memory in unit Default-1:51 eat" in said
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_a_kill_is_called_probably_out_of_memory_only_where_the_counter_grew() -> None:
     """The counter of this machine does not grow for a SIGKILL that we send ourselves."""
     before = probe.oom_kills(os.getpid())
