@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from workq import environment
 from workq.errors import ArgumentError, CategoryError
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
@@ -60,6 +61,8 @@ class Category:
         preload: Names of modules that each worker imports when it starts.
         initializer: A function that each worker calls when it starts, and its arguments. A worker in which it raises cannot start.
 
+    Where the environment variable ``WORKQ_MAX_WORKERS`` holds a number, that stands for the first three defaults.
+
     Raises:
         ArgumentError: A value is not allowed; the message names the argument.
 
@@ -68,9 +71,9 @@ class Category:
     """
 
     name: str
-    default_workers: int = field(default_factory=usable_cpus, kw_only=True)
-    max_workers: int = field(default_factory=lambda: 2 * usable_cpus(), kw_only=True)
-    max_active_workers: int = field(default_factory=lambda: 2 * usable_cpus(), kw_only=True)
+    default_workers: int = field(default_factory=lambda: environment.max_workers() or usable_cpus(), kw_only=True)
+    max_workers: int = field(default_factory=lambda: environment.max_workers() or 2 * usable_cpus(), kw_only=True)
+    max_active_workers: int = field(default_factory=lambda: environment.max_workers() or 2 * usable_cpus(), kw_only=True)
     max_total_workers: int | None = field(default=None, kw_only=True)
     always_queue: bool = field(default=False, kw_only=True)
     preload: Sequence[str] = field(default=(), kw_only=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from workq import environment
 from workq import unit as unit_module
 from workq.arguments import check_callable, check_seconds
 from workq.category import STANDARD, Category, standard_categories, unknown_category
@@ -42,10 +43,14 @@ class Controller:
 
     Args:
         settings: Limits and time-outs, see ``workq.config.Settings``.
-        start_method: ``"launcher"`` (workers are forked by a small process of workq's own) or ``"fork"`` (by a fork of the application).
+        start_method: How workers are made. ``"launcher"``: forked by a small process of workq's own; ``"fork"``: by a fork of the
+            application; ``"spawn"``: each a new interpreter, which takes some ten times as long. Default: what the environment variable
+            ``WORKQ_START_METHOD`` says, else ``"launcher"``.
         launcher_argv: A command to start the launcher with; its item ``"{command}"`` stands for the launcher's own,
             as in ``["nice", "-n5", "{command}"]``.
         name: Shown in the names of its threads.
+        log_level: The level of logger ``"workq"``, here and in the workers, as ``"DEBUG"`` or a number. Default: what the environment
+            variable ``WORKQ_LOG_LEVEL`` says, unless the program has set the logger's level itself.
         engine: For tests: makes what makes the workers, see ``workq.engines.protocol.Engine``; it gets the two bells.
         threaded: For tests: False starts no thread; ``running().turn([])`` takes one turn of the controller's.
 
@@ -67,17 +72,17 @@ class Controller:
         start_method: str | None = None,
         launcher_argv: Sequence[str] | None = None,
         name: str = "workq",
+        log_level: int | str | None = None,
         engine: Callable[[tuple[int, int]], Engine] | None = None,
         threaded: bool = True,
     ) -> None:
         if not isinstance(settings, Settings):
             raise ArgumentError(f"settings must be a workq.config.Settings, not {settings!r}")
-        if start_method not in (None, "launcher", "fork"):
-            raise ArgumentError(f"start_method must be 'launcher', 'fork' or None, not {start_method!r}")
         if launcher_argv is not None and (isinstance(launcher_argv, str) or "{command}" not in launcher_argv):
             raise ArgumentError(f"launcher_argv must be a list of str with an item '{{command}}', not {launcher_argv!r}")
         if not isinstance(name, str):
             raise ArgumentError(f"name must be a str, not {name!r}")
+        environment.set_log_level(log_level)
         self.settings = settings
         self.name = name
         self.categories: dict[str, Category] = standard_categories()
@@ -90,7 +95,7 @@ class Controller:
         self.segments = Pool()  # in which large arguments lie
         self.threaded = threaded
         self._make_engine = engine
-        self._start_method = start_method or os.environ.get("WORKQ_START_METHOD", "launcher")
+        self.start_method = environment.start_method(start_method)
         self._launcher_argv = launcher_argv
         self._opening = threading.RLock()
         self.loop: Loop | None = None
@@ -130,7 +135,7 @@ class Controller:
             return self._make_engine(bells)
         from workq.engines.local import LocalEngine
 
-        return LocalEngine(bells, start_method=self._start_method, launcher_argv=self._launcher_argv)
+        return LocalEngine(bells, start_method=self.start_method, launcher_argv=self._launcher_argv)
 
     def check_usable(self) -> None:
         """Raise where this process is a fork of the one that made it, or where it was closed."""

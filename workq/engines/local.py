@@ -84,7 +84,7 @@ class LocalEngine:
         Args:
             bells: The leader's and the controller's bell, two descriptors that each worker inherits.
             interrupt_signal: What ``interrupt`` sends.
-            start_method: ``"launcher"``, or ``"fork"``: the launcher is a fork of the application.
+            start_method: ``"launcher"``; ``"fork"``: the launcher forks from the application; ``"spawn"``: each is a new interpreter.
             launcher_argv: A command whose item ``{command}`` stands for the launcher's own, such as ``["nice", "{command}"]``.
             entry_point: What a worker runs, ``module:function``.
             silence_s: How long the launcher may leave a start unanswered.

@@ -15,6 +15,7 @@ import signal
 import sys
 
 from workq.process.ending import MARK
+from workq.process.title import show_title
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def become_worker(
         os.dup2(ends.error, 2)
         os.setsid()
         name_process(name)
+        show_title(f"{name} of {config['application_pid']}")
         die_with_launcher(launcher_pid, prctl)
         own = [ends.socket, ends.board, ends.output_reader, ends.error_reader, *config["bells"]]
         lives = [watch_life(config["life_fd"]), watch_life(config["launcher_life_fd"])]

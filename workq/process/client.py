@@ -61,7 +61,8 @@ class Launcher:
         Args:
             bells: Two descriptors that each worker inherits.
             entry_point: ``module:function`` that a worker runs.
-            start_method: ``"launcher"``, or ``"fork"``: a fork of the application instead of a new interpreter.
+            start_method: ``"launcher"``; ``"fork"``: a fork of the application instead of a new interpreter; ``"spawn"``: as the first, but
+                it starts a new interpreter for each worker instead of a fork of itself.
             argv: A command whose item ``{command}`` stands for the launcher's own, or None for that alone.
             pidfd: False: do as on a system that has no pidfds.
 
@@ -100,6 +101,8 @@ class Launcher:
                 "application_fd": given[5] if pidfd else -1,
                 "application_pid": os.getpid(),
                 "pidfd": pidfd,
+                "spawn": start_method == "spawn",
+                "command": interpreter(),
             }
             if start_method == "fork":
                 self.pid = fork_launcher(given, error, config)
@@ -238,12 +241,17 @@ def raise_above_standard(descriptors: list[int]) -> None:
             os.close(descriptor)
 
 
+def interpreter() -> list[str]:
+    """Return the command of an interpreter like this one, with the same flags."""
+    return [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
+
+
 def execute_launcher(given: list[int], error: int, argv: Sequence[str] | None) -> int:
     """Start a fresh interpreter as the launcher; return its pid."""
     if not sys.executable:
         raise LaunchError("the launcher of the workers cannot be started: sys.executable is empty (an embedded interpreter?)")
     code = BOOTSTRAP.format(descriptor=given[0])
-    command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code]  # type: ignore[attr-defined]
+    command = [*interpreter(), "-c", code]
     if argv is not None:
         command = [part for item in argv for part in (command if item == "{command}" else [item])]
     try:

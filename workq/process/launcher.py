@@ -23,6 +23,8 @@ import time
 from workq.process import ending
 from workq.process.become import Ends, become_worker, name_process
 from workq.process.messages import EXITED, FAILED, HELLO, START, STARTED, Outbox, close_all, receive
+from workq.process.spawn import execute_worker
+from workq.process.title import show_title
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,6 +97,7 @@ class Launcher:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)  # the wake-up descriptor needs a handler
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         name_process("workq_launcher")
+        show_title(f"launcher of {self.config['application_pid']}")
 
     def load(self) -> None:
         """Import what every worker needs, and freeze it, so that no collection in a worker touches and copies these pages."""
@@ -103,6 +106,8 @@ class Launcher:
 
             self.prctl = ctypes.CDLL(None, use_errno=True).prctl
             self.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        if self.config["spawn"]:
+            return  # each worker loads it for itself
         module, _, function = self.config["entry_point"].partition(":")
         __import__(module)
         self.entry_point = getattr(sys.modules[module], function)
@@ -178,6 +183,8 @@ class Launcher:
             pid = os.fork()
             if pid == 0:
                 self.channel.detach()  # its number is about to be closed, and must not be closed a second time
+                if self.config["spawn"]:
+                    execute_worker(name, ends, self.config, self.pid, self.prctl)
                 become_worker(name, ends, self.config, self.pid, self.prctl, self.entry_point)
             return pid
         finally:
