@@ -11,8 +11,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from workq.category import Category as Category
     from workq.context import UnitInfo as UnitInfo
+    from workq.context import WorkerInfo as WorkerInfo
     from workq.context import blocking as blocking
     from workq.context import current_unit as current_unit
+    from workq.context import current_worker as current_worker
     from workq.context import flush as flush
     from workq.context import is_worker_job as is_worker_job
     from workq.controller import Controller as Controller
@@ -44,7 +46,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "workq.category": ("Category",),
-    "workq.context": ("UnitInfo", "blocking", "current_unit", "flush", "is_worker_job"),
+    "workq.context": ("UnitInfo", "WorkerInfo", "blocking", "current_unit", "current_worker", "flush", "is_worker_job"),
     "workq.controller": ("Controller", "metrics", "workers"),
     "workq.errors": (
         "ArgumentError",

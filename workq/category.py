@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from workq import environment
 from workq.errors import ArgumentError, CategoryError
+from workq.surroundings import checked_affinity, checked_cwd, checked_devices, checked_env
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 
@@ -60,6 +61,11 @@ class Category:
         always_queue: Where all workers are busy a new queue waits its turn, instead of having the one worker that is held ready.
         preload: Names of modules that each worker imports when it starts.
         initializer: A function that each worker calls when it starts, and its arguments. A worker in which it raises cannot start.
+        env: Environment variables of each worker, names to str, or to None: unset. They are there before ``preload``.
+        cwd: The working directory of each worker. Default: that of the application when the worker starts.
+        devices: GPUs, by number or name: each worker is given one as its ``CUDA_VISIBLE_DEVICES``, by rank, counted round.
+        affinity: The CPUs on which each worker runs: a sequence of sets of CPU numbers, dealt out by rank, counted round; ``"spread"``:
+            one usable CPU each. Default: None, as the application.
 
     Where the environment variable ``WORKQ_MAX_WORKERS`` holds a number, that stands for the first three defaults.
 
@@ -79,6 +85,10 @@ class Category:
     preload: Sequence[str] = field(default=(), kw_only=True)
     initializer: Callable[..., Any] | None = field(default=None, kw_only=True)
     initializer_args: tuple[Any, ...] = field(default=(), kw_only=True)
+    env: Mapping[str, str | None] = field(default_factory=dict, kw_only=True, hash=False)
+    cwd: str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    devices: Sequence[int | str] | None = field(default=None, kw_only=True)
+    affinity: str | Sequence[int | Iterable[int]] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.match(self.name):
@@ -101,6 +111,14 @@ class Category:
             raise ArgumentError(f"preload must be a sequence of module names, not {self.preload!r}")
         if self.initializer is not None and not callable(self.initializer):
             raise ArgumentError(f"initializer must be a function or None, not {self.initializer!r}")
+        normal = {
+            "env": checked_env(self.env, self.devices),
+            "cwd": checked_cwd(self.cwd),
+            "devices": checked_devices(self.devices),
+            "affinity": checked_affinity(self.affinity),
+        }
+        for argument, value in normal.items():
+            object.__setattr__(self, argument, value)
 
 
 def standard_categories() -> dict[str, Category]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         name: str
         process_info_id: str
         category: str
+        rank: int
 
         def current_unit(self) -> UnitInfo | None: ...
         def flush(self) -> None: ...
@@ -53,6 +54,30 @@ class UnitInfo:
 
     def __repr__(self) -> str:
         return f"<unit {self.queue}:{self.id} {self.name} attempt {self.attempt} in {self.worker}>"
+
+
+class WorkerInfo:
+    """The worker process that this is.
+
+    Attributes:
+        name: ``worker_`` and the first 8 digits of ``process_info_id``.
+        pid: Its process number.
+        process_info_id: The uuid4 of this very process, new at each start.
+        category: The category that it serves.
+        rank: Its number among the living workers of its category: 0, 1, 2, … A new worker gets the lowest that is free.
+    """
+
+    __slots__ = ("category", "name", "pid", "process_info_id", "rank")
+
+    def __init__(self, name: str, pid: int, process_info_id: str, category: str, rank: int) -> None:
+        self.name = name
+        self.pid = pid
+        self.process_info_id = process_info_id
+        self.category = category
+        self.rank = rank
+
+    def __repr__(self) -> str:
+        return f"<{self.name} pid {self.pid} of {self.category}, rank {self.rank}>"
 
 
 def enter(side: Side) -> None:
@@ -89,6 +114,20 @@ def current_unit() -> UnitInfo | None:
         return info
     here = side()
     return here.current_unit() if here is not None else None
+
+
+def current_worker() -> WorkerInfo | None:
+    """Return the worker that this is, in units, their threads, set-up and initializers; None elsewhere.
+
+    In a unit of a queue without workers (``num_workers=0``) it is the caller, of rank 0.
+
+    >>> current_worker() is None
+    True
+    """
+    if _inline and (info := _inline.get(get_ident())) is not None:
+        return WorkerInfo(info.worker, os.getpid(), "", "", 0)
+    here = side()
+    return WorkerInfo(here.name, here.pid, here.process_info_id, here.category, here.rank) if here is not None else None
 
 
 class inline_unit:

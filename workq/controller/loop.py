@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from workq.controller import facts, halts, nested, perform, stopping
+from workq.controller import facts, halts, nested, perform, stopping, surroundings
 from workq.controller.blocking import BlockedJudge
 from workq.controller.dispatch import Dispatcher
 from workq.controller.records import NEVER, Batch, Queue, Worker
@@ -76,6 +76,7 @@ class Loop:
         self._epoll.register(self.engine.fileno(), select.EPOLLIN)
         self._heartbeat_due = time.monotonic() + self.settings.heartbeat_s
         self._recall_due: float | None = None
+        self.environment = surroundings.environment()  # as the launcher, which is started later, has it at least
         self.collecting_s = 0.0  # the cost of the controller's own turns
         self.counters = {"started": 0, "interrupted": 0, "killed": 0, "halted": 0}
         for category in controller.categories.values():

@@ -130,6 +130,7 @@ class Worker:
         self._silent_from = now
         self.units_done = 0
         self.since = now
+        self.rank = 0  # among the living workers of its category
         self.last_words = ""  # what was left in its stderr when it ended
 
     def holds_open_units(self) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workq.arguments import plain
 from workq.category import Category
+from workq.controller import surroundings
 from workq.controller.records import Worker
 from workq.core.events import WorkerExited, WorkerId
 from workq.transport import codec, mainmodule
@@ -27,16 +28,18 @@ def start_worker(loop: Loop, number: WorkerId, category_name: str, now: float) -
         if category is None:
             raise OSError(f"category {category_name!r} was deleted")
         first = first_frame(loop, category)
+        told = surroundings.of_worker(loop, category, surroundings.free_rank(loop, category_name))
         lane = loop.engine.start(number)
     except Exception as error:
         loop.halts.note_start_failure(category_name, f"a worker cannot be started: {error}")
         loop.tell(WorkerExited(number))
         return
     worker = Worker(number, category_name, lane, now)
+    worker.rank = told["rank"]
     loop.by_number[number] = worker
     loop.dispatcher.workers = [*loop.dispatcher.workers, worker]
     identity = {"name": lane.name, "process_info_id": lane.process_info_id, "parent": (os.getpid(), lane.socket.fileno())}
-    worker.outgoing.send(down_frame(DOWN_CONFIG, marshal_dumps({**first, **identity})))
+    worker.outgoing.send(down_frame(DOWN_CONFIG, marshal_dumps({**first, **identity, "surroundings": told})))
 
 
 def first_frame(loop: Loop, category: Category) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
     from typing import Any
 
@@ -125,6 +126,7 @@ _done = False
 _failure = ""
 _preparing = False
 _launchers_main: ModuleType | None = None
+after_run: Callable[[], object] | None = None  # what a worker does when the script has been run
 
 
 def set_main(preparation: dict[str, Any] | None) -> None:
@@ -157,6 +159,8 @@ def prepare() -> None:
         _preparing = True
         try:
             run_main(_preparation)
+            if after_run is not None:
+                after_run()
             _done = True
             return
         except Exception as error:

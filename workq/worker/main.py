@@ -71,7 +71,7 @@ from workq.transport.channel import (
     Upward,
 )
 from workq.transport.segments import LARGE_BYTES, POSSIBLE
-from workq.worker import leftovers, logs, watch
+from workq.worker import leftovers, logs, surroundings, watch
 from workq.worker.interrupt import Interrupts
 from workq.worker.output import Output, identity
 
@@ -133,19 +133,21 @@ class Worker:
         config = marshal_loads(frame[1])
         self.name, self.process_info_id, self.category = config["name"], config["process_info_id"], config["category"]
         self.parent_pid, self.parent_fd = config["parent"]
+        self.rank = config["surroundings"]["rank"]
         context.enter(self)
         self.output = Output(*self.output_fds, config["output_bytes"])
         self.output.install()
+        surroundings.take(config["surroundings"], config["work_folder"])
         self.interrupts.install()
         _write_crashes_to_stderr()
         logs.install(self.send_record, config["log_level"], config["log_levels"])
         os.register_at_fork(after_in_child=self._in_child)
         mainmodule.set_main(_pickle.loads(config["main"]) if config["main"] else None)
         watch.start(self.board, self.output, os.getppid(), config["heartbeat_s"])
-        if config["work_folder"]:
-            os.chdir(config["work_folder"])
         for module in config["preload"]:
             __import__(module)
+        surroundings.reseed()
+        mainmodule.after_run = surroundings.reseed
         if config["initializer"]:
             function, arguments = codec.load(config["initializer"])
             function(*arguments)
