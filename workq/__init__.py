@@ -9,6 +9,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from workq.callbacks import EXIT as EXIT
     from workq.category import Category as Category
     from workq.context import UnitInfo as UnitInfo
     from workq.context import WorkerInfo as WorkerInfo
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "workq.callbacks": ("EXIT",),
     "workq.category": ("Category",),
     "workq.context": ("UnitInfo", "WorkerInfo", "blocking", "current_unit", "current_worker", "flush", "is_worker_job"),
     "workq.controller": ("Controller", "metrics", "workers"),

@@ -21,7 +21,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from workq import context
-from workq.config import DEFAULTS
+from workq.config import DEFAULTS, Settings
 from workq.controller.delivery import write_output
 from workq.controller.records import NEVER, Queue
 from workq.core.states import UnitState
@@ -83,6 +83,11 @@ class InlineController:
         """Raise where the controller that stands behind it cannot be used."""
         self.outer.check_usable()
 
+    @property
+    def settings(self) -> Settings:
+        """The settings of the controller that stands behind it."""
+        return self.outer.settings  # type: ignore[no-any-return]
+
     def category(self, name: str) -> Category:
         """Return a category's limits."""
         return self.outer.category(name)  # type: ignore[no-any-return]
@@ -108,7 +113,7 @@ class InlineController:
             self._cancel(unit, "its queue was deleted")
         queue.pending.clear()
         queue.ranked.clear()
-        self._wake()
+        self.wake_waiters()
 
     def break_off(self, queue: Queue) -> None:
         """Ctrl-C was pressed while the whole queue was waited for: drop what waits. The unit that ran has ended by it."""
@@ -126,7 +131,7 @@ class InlineController:
         with self._turn:
             if unit.value is not PENDING or unit in self._running:
                 return unit.cancelled()
-            unit.value = cancelled(unit, why)
+            unit.need_extra().end(unit, cancelled(unit, why))
         queue = unit.call.queue
         backlog = queue.backlog(unit.call.options.priority)
         if unit in backlog:
@@ -272,7 +277,10 @@ class InlineController:
             queue.done += 1
         else:
             queue.failed += 1
-        unit.value = value
+        if unit.extra is None:
+            unit.value = value
+        else:
+            unit.extra.end(unit, value)
         if unit.extra is not None and unit.extra.output:
             queue.outputs.append(unit)
 
@@ -291,9 +299,10 @@ class InlineController:
                     callback(unit)
                 except Exception:
                     logger.exception("a callback raised: %r", callback)
-        self._wake()
+        self.wake_waiters()
 
-    def _wake(self) -> None:
+    def wake_waiters(self) -> None:
+        """Have whoever waits look again."""
         with self._turn:
             self._turn.notify_all()
 

@@ -11,42 +11,25 @@ from typing import Any, Self, TypeVar
 
 from typing_extensions import ParamSpec
 
-from workq import context
-from workq.arguments import check_callable, check_name, check_seconds, check_timeout, check_whole, iterators_of, plain
-from workq.controller.controller import Controller, counted
+from workq import context, gathering
+from workq.arguments import check_callable, check_name, check_seconds, check_timeout, check_whole, plain
+from workq.callbacks import queue_with
+from workq.controller.controller import Controller
 from workq.controller.intake import Intake
 from workq.controller.records import Options, Queue
 from workq.core.events import QueueId
-from workq.core.states import UnitState
-from workq.errors import ArgumentError, WorkErrors, WorkqError
+from workq.errors import ArgumentError, WorkqError
 from workq.inline import InlineController
 from workq.statistics import Metrics, QueueStatistics, WorkerTable
 from workq.transport.mainmodule import preparing
-from workq.unit import ASKED, Ended, Unit
+from workq.unit import Unit
+from workq.view import View, results_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _numbers = count(1)
 DROPPED = "nobody held its WorkMgr any more, so its queue was deleted; keep it in a variable, or use `with`"
-
-
-class View:
-    """A work queue under certain options: what `WorkMgr.options` returns. It queues on the same queue."""
-
-    def __init__(self, manager: WorkMgr, intake: Intake) -> None:
-        self._manager = manager  # its queue lives as long as the view
-        self._intake = intake
-
-    def queue(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Unit[T]:
-        """Queue one call and return its unit at once; work starts at once. See ``WorkMgr.queue``."""
-        return self._intake.queue(fn, *args, **kwargs)
-
-    def map(
-        self, fn: Callable[..., T], *iterables: Iterable[Any], look_ahead: int | None = None, timeout: float | None = None
-    ) -> Iterator[T]:
-        """Return the results of ``fn`` over the iterables, in order. See ``WorkMgr.map``."""
-        return _results(self._manager, self._intake, fn, iterables, look_ahead, timeout)
 
 
 class WorkMgr:
@@ -149,8 +132,31 @@ class WorkMgr:
         """
         return self._intake.queue(fn, *args, **kwargs)
 
+    def queue_callback(self, fn: Callable[P, T], callback: Callable[..., object], /, *args: P.args, **kwargs: P.kwargs) -> Unit[T]:
+        """Queue one call, and have ``callback(unit, *args, **kwargs)`` made when it has ended, however it ended.
+
+        Callbacks are made in the thread that calls ``sync``, ``wait``, ``wait_one`` or ``as_completed``, one at a time, in order of
+        completion, and never anywhere else: ``result()`` makes none. A callback may queue more units. What it raises joins the
+        ``WorkErrors`` of ``sync`` and hinders no other. A queue that is closed makes no more of them.
+
+        Args:
+            fn: What a worker calls.
+            callback: What this process calls, with the unit and the arguments themselves, not copies of them. It may return
+                ``workq.EXIT``, and then ``wait()`` returns.
+            *args: The arguments of both.
+            **kwargs: The keyword arguments of both.
+
+        >>> wq = getfixture("wq")
+        >>> unit = wq.queue_callback(pow, lambda unit, base, exponent: print(base, exponent, unit.result()), 2, 5)
+        >>> wq.sync().done
+        2 5 32
+        1
+        """
+        check_callable("callback", callback)
+        return queue_with(self._row, self._intake.queue, fn, callback, args, kwargs)
+
     def options(self, *, timeout: float | None = None, retries: int = 0, priority: int = 0, name: str | None = None) -> View:
-        """Return a view of this queue whose ``queue`` and ``map`` use these options.
+        """Return a view of this queue whose ``queue``, ``queue_callback`` and ``map`` use these options.
 
         Args:
             timeout: Seconds that a unit may run, from when it starts; then it is interrupted, and killed after ``delete_timeout``.
@@ -193,15 +199,17 @@ class WorkMgr:
         >>> list(wq.map(pow, [1, 2, 3], [2, 2, 2]))
         [1, 4, 9]
         """
-        return _results(self, self._intake, fn, iterables, look_ahead, timeout)
+        return results_of(self, self._intake, fn, iterables, look_ahead, timeout)
 
     # ------------------------------------------------------------ waiting
 
     def sync(self, timeout: float | None = None) -> QueueStatistics:
-        """Wait for all units queued so far, write their output, and return the queue's statistics.
+        """Wait for all units, write their output, make their callbacks, and return the queue's statistics.
+
+        Units and callbacks that callbacks queue meanwhile are waited for too. Ctrl-C cancels what has not ended; the queue lives on.
 
         Raises:
-            WorkErrors: Units failed whose result nobody has asked for: an ExceptionGroup, in order of submission.
+            WorkErrors: Units failed whose result nobody has asked for, or callbacks: an ExceptionGroup, in order of submission.
             TimeoutError: They have not ended within ``timeout`` seconds. They go on, and nothing is lost.
 
         >>> wq = getfixture("wq")
@@ -211,23 +219,36 @@ class WorkMgr:
         1
         """
         check_timeout(timeout)
-        if self._row.opened:
-            row = self._row
-            self._wait(lambda: not row.busy(), timeout, f"queue {row.name} has not ended its units")
-            self.controller.delivery.drain(1.0)
-            row.emit()
-        failures = []
-        while (unit := _next_ended(self._row)) is not None:
-            if type(unit.value) is Ended and unit.value.state is not UnitState.CANCELLED:
-                unit.data = ASKED
-                failures.append(unit)
-        if failures:
-            failures.sort(key=lambda unit: unit.id)
-            raise WorkErrors(f"{counted(len(failures), 'unit')} of queue {self._row.name} failed", [_shown(unit) for unit in failures])
+        gathering.sync(self._row, timeout)
         return self.statistics()
 
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait as ``sync`` does, but no longer than until a callback returns ``workq.EXIT``.
+
+        Callbacks that were not made before that one stay for the next wait.
+
+        Args:
+            timeout: Seconds to wait at most; None: until the end; 0: make the callbacks that are due, and look.
+
+        Returns:
+            True where nothing is outstanding; False after EXIT, or where the time ran out, if something is.
+
+        Raises:
+            WorkErrors: Nothing is outstanding, and units have failed whose result nobody has asked for, or callbacks have.
+
+        >>> from workq import EXIT
+        >>> wq = getfixture("wq")
+        >>> unit = wq.queue_callback(len, lambda unit, text: EXIT, "four")
+        >>> wq.wait(), wq.wait(0)
+        (True, True)
+        """
+        check_timeout(timeout)
+        return gathering.wait(self._row, timeout)
+
     def wait_one(self, timeout: float | None = None) -> Unit[Any] | None:
-        """Wait for the next unit that has ended and was not yet handed out; None when nothing is outstanding.
+        """Wait for the next unit that has ended and was not yet handed out, make its callback, and return it.
+
+        Returns None when nothing is outstanding. What callbacks raise is kept for ``sync``.
 
         Raises:
             TimeoutError: None ended within ``timeout`` seconds.
@@ -238,23 +259,7 @@ class WorkMgr:
         (True, None)
         """
         check_timeout(timeout)
-        row = self._row
-        while True:
-            unit = _next_ended(row)
-            if unit is not None:
-                row.emit()
-                return unit
-            if not row.busy():
-                return _next_ended(row)
-            self._wait(lambda: bool(row.ended) or not row.busy(), timeout, f"no unit of queue {row.name} has ended")
-
-    def _wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
-        """Wait for units of this queue. Ctrl-C ends them: interrupted at the first, killed at the second."""
-        try:
-            self.controller.wait(ready, timeout, what)
-        except KeyboardInterrupt:
-            self.controller.break_off(self._row)
-            raise
+        return gathering.wait_one(self._row, timeout)
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Unit[Any]]:
         """Yield the units of this queue as they end, until none is outstanding; each is handed out once.
@@ -279,8 +284,12 @@ class WorkMgr:
         if row.closed and not row.busy():
             return
         self.controller.close_queue(row)
+        if row.callbacks is not None:
+            row.callbacks.drop()
+            self.controller.wake_waiters()
         if row.opened and not self.controller.forked and not self.controller.closed:
-            self._wait(lambda: not row.busy() and row.gone, row.delete_timeout_s + 5.0, f"queue {row.name} has not ended")
+            ended = f"queue {row.name} has not ended"
+            gathering.wait_for(row, lambda: not row.busy() and row.gone, row.delete_timeout_s + 5.0, ended)
             row.emit()
             self.controller.tell_unasked(row, _log_warning)
 
@@ -352,43 +361,6 @@ class WorkMgr:
         return f"<WorkMgr {row.name}: {state}>"
 
 
-def _next_ended(row: Queue) -> Unit[Any] | None:
-    """Return the next unit that has ended and that nobody has asked."""
-    while row.ended:
-        try:
-            unit = row.ended.popleft()
-        except IndexError:
-            return None
-        if unit.data is not ASKED:
-            return unit
-    return None
-
-
-def _shown(unit: Unit[Any]) -> Exception:
-    """Return a unit's failure with a note that says which unit it was."""
-    error = unit.value.exception()
-    error.add_note(f"in unit {unit.label}")
-    return error  # type: ignore[no-any-return]
-
-
-def _results(
-    manager: WorkMgr,
-    intake: Intake,
-    fn: Callable[..., T],
-    iterables: tuple[Iterable[Any], ...],
-    look_ahead: int | None,
-    timeout: float | None,
-) -> Iterator[T]:
-    check_callable("fn", fn)
-    check_timeout(timeout)
-    if look_ahead is not None:
-        check_whole("look_ahead", look_ahead, least=1)
-    iterators = iterators_of(iterables)
-    from workq.mapping import results
-
-    return results(manager, manager._row, intake, fn, iterators, look_ahead, timeout)
-
-
 def _log_warning(message: str) -> None:
     logging.getLogger("workq").warning("%s", message)
 
@@ -419,4 +391,4 @@ def _check_workers(number: object) -> None:
         raise ArgumentError(f"num_workers must be a whole number of 0 or more, or None, not {number!r}")
 
 
-__all__ = ["View", "WorkMgr"]
+__all__ = ["WorkMgr"]

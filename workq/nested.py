@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from workq import context
 from workq.category import Category, standard_categories, unknown_category
+from workq.config import DEFAULTS
 from workq.controller.delivery import write_output
 from workq.controller.nested import ENDED, PICKLED
 from workq.controller.records import Queue
@@ -50,6 +51,7 @@ class NestedController:
         self._side = side
         self._pid = os.getpid()
         self.closed = False
+        self.settings = DEFAULTS
         self.call_numbers = count(1)
         self.delivery = self
         self.loop = self
@@ -232,6 +234,11 @@ class NestedController:
             lock.release()
             with self._changed:
                 self._changed.notify_all()
+
+    def wake_waiters(self) -> None:
+        """Have whoever waits look again."""
+        with self._changed:
+            self._changed.notify_all()
 
     def waited_for_otherwise(self, unit: Unit[Any]) -> None:
         """Somebody waits who does not read: have a thread read until all that is open has ended."""

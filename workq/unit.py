@@ -139,6 +139,7 @@ class Extra:
         "handles",
         "history",
         "lock",
+        "note_end",
         "noted",
         "notes",
         "notified",
@@ -156,6 +157,7 @@ class Extra:
         self.to_tell: list[Any] = []  # those of them that came before the end, and so count on being told of it
         self.callbacks: list[Callable[[Any], object]] = []
         self.notified = False
+        self.note_end: Callable[[Unit[Any]], None] | None = None  # told of the end just before it is stored, maybe twice; takes no lock
         self.attempts = 1
         self.deaths_on_its_way = 0  # of workers, while its arguments were sent to them
         self.history: list[str] = []  # how its earlier attempts ended
@@ -171,6 +173,8 @@ class Extra:
         """Store how a unit ended. Under its lock: a waiter of concurrent.futures sees it open and is told, or ended and is not."""
         with self.lock:
             if unit.value is PENDING:
+                if self.note_end is not None:
+                    self.note_end(unit)
                 to_tell = list(self.waiters)
                 self.to_tell, unit.value = to_tell, value
 

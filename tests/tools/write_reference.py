@@ -62,6 +62,7 @@ def entry(name: str, value: Any) -> Iterator[str]:
         yield from prose(inspect.getdoc(value) or "")
     else:
         yield from code(f"{name} = {value!r}")
+        yield from prose(type(value).__doc__ or "")
 
 
 def class_lines(name: str, kind: type) -> Iterator[str]:

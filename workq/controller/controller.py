@@ -320,6 +320,11 @@ class Controller:
                 raise QueueClosedError(f"{what}: the controller was closed meanwhile")
             raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
 
+    def wake_waiters(self) -> None:
+        """Have whoever waits look again."""
+        if self.loop is not None and not self.forked:
+            self.loop.lead.wake_all()
+
     # ------------------------------------------------------------ seeing
 
     def on_halt(self, callback: Callable[[Halt], object]) -> None:

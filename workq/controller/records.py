@@ -17,6 +17,7 @@ from workq.transport.channel import Incoming, Outgoing
 from workq.transport.segments import Reading, Segment
 
 if TYPE_CHECKING:
+    from workq.callbacks import Callbacks
     from workq.controller.controller import Controller
     from workq.unit import Unit
 
@@ -197,6 +198,7 @@ class Queue:  # weakly referred to by its controller
         self.unusual = False  # units of it were cancelled or come again; set once, never taken back
         self.outputs: deque[Unit[Any]] = deque()  # with output that was not yet emitted
         self.emission = threading.RLock()  # held by the thread that writes the outputs: each whole, in order
+        self.callbacks: Callbacks | None = None  # made at the first queue_callback
         self.output_to: str = "stream"
         self.at_exit: str = "cancel"
         self.paused = False

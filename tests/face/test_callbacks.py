@@ -1,0 +1,441 @@
+"""queue_callback, EXIT, sync and wait: callbacks run in the thread that waits, one at a time, in order, and lose nothing."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import workq
+from tests.support import DEADLINE_S, application, wait_until
+from tests.system.held import Held, deaf
+from workq.errors import ArgumentError
+
+pytestmark = pytest.mark.slow
+
+
+def fail(text: str) -> None:
+    raise LookupError(text)
+
+
+def queue_inside(numbers: list[int]) -> tuple[list[tuple[int, int]], bool, list[str], bool]:
+    """Use callbacks in a unit."""
+    seen: list[tuple[int, int]] = []
+    wq = workq.WorkMgr(2)
+
+    def note(unit: Any, number: int) -> object:
+        seen.append((number, unit.result()))
+        if number < 10:
+            wq.queue_callback(abs, note, number * 10)
+        return workq.EXIT if number == 2 else None
+
+    for number in numbers:
+        wq.queue_callback(abs, note, number)
+    while not wq.wait():
+        pass
+    wq.queue_callback(fail, lambda unit, text: 1 / 0, "inner")
+    try:
+        wq.sync()
+    except workq.WorkErrors as error:
+        failures = [type(one).__name__ for one in error.exceptions]
+    quiet = wq.wait(0)
+    wq.close()
+    return sorted(seen), workq.is_worker_job(), failures, quiet
+
+
+# ---------------------------------------------------------------- callbacks
+
+
+def test_a_callback_gets_the_unit_and_the_arguments_themselves_in_the_thread_that_waits(wq: workq.WorkMgr) -> None:
+    seen: list[Any] = []
+    given = [3, 1, 2]
+    unit = wq.queue_callback(sorted, lambda *args, **kwargs: seen.append((args, kwargs, threading.current_thread())), given, reverse=True)
+    assert not seen
+    assert wq.sync(DEADLINE_S).done == 1
+    ((args, kwargs, thread),) = seen
+    assert args == (unit, given)
+    assert args[1] is given
+    assert kwargs == {"reverse": True}
+    assert thread is threading.current_thread()
+    assert unit.result() == [3, 2, 1]
+
+
+@pytest.mark.parametrize("wait", ["sync", "wait", "wait_one", "as_completed"])
+def test_sync_wait_wait_one_and_as_completed_make_callbacks(wait: str, wq: workq.WorkMgr) -> None:
+    seen: list[int] = []
+    for number in range(20):
+        wq.queue_callback(abs, lambda unit, number: seen.append(number), number)
+    match wait:
+        case "sync":
+            wq.sync(DEADLINE_S)
+        case "wait":
+            assert wq.wait(DEADLINE_S) is True
+        case "wait_one":
+            for _ in range(20):
+                unit = wq.wait_one(DEADLINE_S)
+                assert unit is not None
+                assert unit.result() in seen  # its own has been made before it is handed out
+            assert wq.wait_one() is None
+        case "as_completed":
+            assert len(list(wq.as_completed(DEADLINE_S))) == 20
+    assert sorted(seen) == list(range(20))
+
+
+def test_result_makes_no_callback_and_the_next_wait_does(wq: workq.WorkMgr) -> None:
+    seen: list[Any] = []
+    unit = wq.queue_callback(abs, lambda unit, number: seen.append(unit), -1)
+    assert unit.result(DEADLINE_S) == 1
+    assert not seen
+    assert wq.wait_one() is None  # somebody had it already
+    assert seen == [unit]
+    assert wq.wait(0)
+    assert seen == [unit]
+
+
+def test_callbacks_are_made_in_order_of_completion_and_not_of_submission(busy: workq.WorkMgr, tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def queue_noted(fn: Any, *args: Any) -> Any:
+        return busy.queue_callback(fn, lambda unit, *args: order.append(unit.name), *args)
+
+    class Noted:
+        queue = staticmethod(queue_noted)
+
+    with Held(Noted, tmp_path) as held:
+        others = [
+            busy.options(name=str(number)).queue_callback(abs, lambda unit, n: order.append(unit.name), number) for number in range(5)
+        ]
+        for unit in others:
+            unit.result(DEADLINE_S)
+    held.unit.result(DEADLINE_S)
+    busy.sync(DEADLINE_S)
+    assert order == ["0", "1", "2", "3", "4", "hold"]
+
+
+def test_a_callback_may_queue_more_and_sync_waits_for_those_too(wq: workq.WorkMgr) -> None:
+    seen: list[int] = []
+
+    def note(unit: Any, number: int) -> None:
+        seen.append(unit.result())
+        if number < 50:
+            wq.queue_callback(abs, note, number + 1)
+            wq.queue(abs, -number)
+
+    wq.queue_callback(abs, note, 0)
+    assert wq.sync(DEADLINE_S).done == 101
+    assert seen == list(range(51))
+
+
+def test_a_callback_is_made_however_its_unit_ends(busy: workq.WorkMgr, tmp_path: Path) -> None:
+    seen: dict[str, str] = {}
+
+    def note(unit: Any, *args: Any) -> None:
+        seen[unit.name] = unit.state.value
+        unit.exception() if not unit.cancelled() else None  # asked, so that sync raises nothing
+
+    busy.options(name="done").queue_callback(abs, note, 1)
+    busy.options(name="failed").queue_callback(fail, note, "no")
+    busy.options(name="lost").queue_callback(os._exit, note, 3)
+    busy.options(name="timed out", timeout=0.05).queue_callback(signal.pause, note)
+
+    class Noted:
+        @staticmethod
+        def queue(*args: Any) -> Any:
+            return busy.options(name="cancelled").queue_callback(args[0], note, *args[1:])
+
+    with Held(Noted, tmp_path, deaf) as held:
+        held.unit.cancel()
+        busy.sync(DEADLINE_S)
+    assert seen == {name: name for name in ("done", "failed", "lost", "timed out", "cancelled")}
+
+
+def test_what_callbacks_raise_joins_the_aggregate_in_order_of_submission_and_loses_nothing(wq: workq.WorkMgr) -> None:
+    seen: list[int] = []
+
+    def note(unit: Any, number: int) -> None:
+        seen.append(number)
+        if number % 3 == 0:
+            raise ValueError(number)
+
+    for number in range(6):
+        wq.queue_callback(abs, note, number)
+        wq.queue(fail, str(number))
+    with pytest.raises(workq.WorkErrors, match="6 units and 2 callbacks of queue face failed") as caught:
+        wq.sync(DEADLINE_S)
+    assert sorted(seen) == list(range(6))
+    names = [f"{type(error).__name__} {error.args[0]}" for error in caught.value.exceptions]
+    assert names == ["ValueError 0", *[f"LookupError {n}" for n in range(3)], "ValueError 3", *[f"LookupError {n}" for n in range(3, 6)]]
+    assert caught.value.exceptions[0].__notes__ == ["in the callback of unit face:1 abs"]
+    wq.sync(DEADLINE_S)  # told once
+
+
+def test_a_failure_that_a_callback_asks_for_and_passes_on_is_told_once(wq: workq.WorkMgr) -> None:
+    wq.queue_callback(fail, lambda unit, text: unit.result(), "mine")
+    with pytest.raises(workq.WorkErrors) as caught:
+        wq.sync(DEADLINE_S)
+    assert [str(error) for error in caught.value.exceptions] == ["mine"]
+
+
+def test_a_callback_that_would_wait_for_itself_is_refused(wq: workq.WorkMgr) -> None:
+    waits = [wq.sync, wq.wait, wq.wait_one, lambda: list(wq.as_completed())]
+    refused: list[str] = []
+
+    def wait(unit: Any, number: int) -> None:
+        try:
+            waits[number]()
+        except workq.WaitError as error:
+            refused.append(str(error))
+
+    for number in range(len(waits)):
+        wq.queue_callback(abs, wait, number)
+    wq.sync(DEADLINE_S)
+    assert len(refused) == 4
+    assert all("would wait for itself" in text for text in refused)
+
+
+def test_a_callback_may_ask_another_unit_and_use_map(wq: workq.WorkMgr) -> None:
+    seen: list[Any] = []
+    other = wq.queue(abs, -7)
+    wq.queue_callback(abs, lambda unit, number: seen.append((other.result(), list(wq.map(abs, [-1, -2])))), 1)
+    wq.sync(DEADLINE_S)
+    assert seen == [(7, [1, 2])]
+
+
+def test_callbacks_of_several_threads_that_wait_are_made_one_at_a_time_and_each_once(busy: workq.WorkMgr) -> None:
+    inside = threading.Lock()
+    seen: list[int] = []
+    overlaps: list[int] = []
+
+    def note(unit: Any, number: int) -> None:
+        if not inside.acquire(blocking=False):
+            overlaps.append(number)
+            return
+        try:
+            seen.append(number)
+            if number < 400:
+                busy.queue_callback(abs, note, number + 200)
+        finally:
+            inside.release()
+
+    for number in range(200):
+        busy.queue_callback(abs, note, number)
+    quiet: list[bool] = []
+    threads = [threading.Thread(target=lambda: quiet.append(busy.wait(DEADLINE_S))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    busy.sync(DEADLINE_S)
+    assert sorted(seen) == list(range(600))
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert quiet == [True] * 4
+    assert overlaps == []
+
+
+def test_options_apply_to_units_with_callbacks(wq: workq.WorkMgr) -> None:
+    seen: list[str] = []
+    wq.options(name="named").queue_callback(abs, lambda unit, number: seen.append(unit.name), 1)
+    wq.sync(DEADLINE_S)
+    assert seen == ["named"]
+
+
+def test_the_output_of_a_unit_is_written_before_its_callback_is_made(wq: workq.WorkMgr, capsys: pytest.CaptureFixture[str]) -> None:
+    wq.queue_callback(print, lambda unit, text: print("callback"), "unit")
+    wq.sync(DEADLINE_S)
+    assert capsys.readouterr().out == "unit\ncallback\n"
+
+
+def test_a_queue_that_is_closed_makes_no_more_callbacks_and_frees_what_they_held(wq: workq.WorkMgr) -> None:
+    class Thing:
+        pass
+
+    thing = Thing()
+    alive = weakref.ref(thing)
+    seen: list[Any] = []
+    wq.queue_callback(abs, lambda unit, number, thing=thing: seen.append(unit), 1).cancel()
+    wq.close()
+    del thing
+    gc.collect()
+    assert alive() is None
+    assert not seen
+
+
+def test_a_callback_may_close_its_queue(wq: workq.WorkMgr) -> None:
+    seen: list[int] = []
+
+    def note(unit: Any, number: int) -> None:
+        seen.append(number)
+        wq.close()
+
+    for number in range(3):
+        wq.queue_callback(abs, note, number)
+    wq.sync(DEADLINE_S)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("callback", [None, 7, "print"])
+def test_what_cannot_be_called_is_no_callback_and_nothing_is_queued(callback: Any, wq: workq.WorkMgr) -> None:
+    for queue in (wq, wq.options(priority=1)):
+        with pytest.raises(ArgumentError, match="callback"):
+            queue.queue_callback(abs, callback, 1)
+    assert wq.statistics().queued == 0
+
+
+def test_a_queue_refuses_more_callbacks_than_it_keeps() -> None:
+    with workq.Controller(settings=workq.config.Settings(uncollected_units=3)) as controller:
+        wq = workq.WorkMgr(0, controller=controller)
+        for number in range(3):
+            wq.queue_callback(abs, print, number)
+        with pytest.raises(workq.WorkqError, match="3 callbacks"):
+            wq.queue_callback(abs, print, 3)
+        wq.close()
+
+
+def test_callbacks_work_in_a_unit(busy: workq.WorkMgr) -> None:
+    seen, in_worker, failures, quiet = busy.queue(queue_inside, [1, 2, 3]).result(DEADLINE_S)
+    assert seen == [(1, 1), (2, 2), (3, 3), (10, 10), (20, 20), (30, 30)]
+    assert (in_worker, failures, quiet) == (True, ["LookupError", "ZeroDivisionError"], True)
+
+
+# ---------------------------------------------------------------- wait and EXIT
+
+
+def test_exit_ends_a_wait_and_what_comes_after_it_stays_for_the_next(wq: workq.WorkMgr) -> None:
+    seen: list[int] = []
+
+    def note(unit: Any, number: int) -> object:
+        seen.append(number)
+        return workq.EXIT if number in (2, 3) else None
+
+    units = [wq.queue_callback(abs, note, number) for number in range(6)]
+    if wq.num_workers:
+        for unit in units:
+            unit.result(DEADLINE_S)
+        assert wq.wait(DEADLINE_S) is False
+        assert sorted(seen)[-1] == seen[-1] or seen[-1] in (2, 3)
+    else:
+        assert wq.wait(DEADLINE_S) is False
+        assert seen == [0, 1, 2]
+    assert wq.wait(DEADLINE_S) is False
+    assert wq.wait(DEADLINE_S) is True
+    assert sorted(seen) == list(range(6))
+
+
+def test_exit_ends_only_wait(wq: workq.WorkMgr) -> None:
+    seen: list[int] = []
+
+    def note(unit: Any, number: int) -> object:
+        seen.append(number)
+        return workq.EXIT
+
+    for number in range(4):
+        wq.queue_callback(abs, note, number)
+    wq.sync(DEADLINE_S)
+    assert sorted(seen) == [0, 1, 2, 3]
+    wq.queue_callback(abs, note, 4)
+    assert wq.wait(DEADLINE_S) is True  # it was the last one: nothing is outstanding
+
+
+def test_a_wait_where_no_callback_says_exit_ends_with_the_last_unit(wq: workq.WorkMgr) -> None:
+    assert wq.wait() is True  # nothing was ever queued
+    wq.queue(abs, 1)
+    wq.queue_callback(abs, lambda unit, number: None, 1)
+    assert wq.wait() is True
+
+
+def test_wait_raises_failures_only_at_the_end(wq: workq.WorkMgr) -> None:
+    wq.queue(fail, "early")
+    wq.queue_callback(abs, lambda unit, number: workq.EXIT, 1)
+    wq.queue_callback(abs, lambda unit, number: workq.EXIT, 2)
+    assert wq.wait(DEADLINE_S) is False
+    with pytest.raises(workq.WorkErrors, match="1 unit of"):
+        wq.wait(DEADLINE_S)
+    assert wq.wait(0) is True
+
+
+def test_wait_0_polls_makes_what_is_due_and_loses_nothing(busy: workq.WorkMgr, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    with Held(busy, tmp_path):
+        unit = busy.queue_callback(abs, lambda unit, number: seen.append(unit), 1)
+        unit.result(DEADLINE_S)
+        assert busy.wait(0) is False
+        assert seen == [unit]
+        assert busy.wait(0.01) is False
+        with pytest.raises(TimeoutError):
+            busy.sync(0)
+    assert busy.wait(DEADLINE_S) is True
+
+
+def test_a_timeout_of_sync_keeps_callbacks_for_the_next(busy: workq.WorkMgr, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    class Noted:
+        @staticmethod
+        def queue(*args: Any) -> Any:
+            return busy.queue_callback(args[0], lambda unit, fifo: seen.append(fifo), *args[1:])
+
+    with Held(Noted, tmp_path) as held:
+        with pytest.raises(TimeoutError):
+            busy.sync(0.01)
+        assert not seen
+    busy.sync(DEADLINE_S)
+    assert seen == [held.fifo]
+
+
+def test_exit_is_one_value_that_says_its_name() -> None:
+    import copy
+    import pickle
+
+    assert repr(workq.EXIT) == "workq.EXIT"
+    assert pickle.loads(pickle.dumps(workq.EXIT)) is copy.deepcopy(workq.EXIT) is workq.EXIT
+
+
+# ---------------------------------------------------------------- Ctrl-C
+
+
+def test_ctrl_c_in_sync_says_how_many_it_cancelled_without_our_frames() -> None:
+    ended = application(
+        """
+        import os, signal, threading, time, traceback, workq
+
+        if __name__ == "__main__":
+            wq = workq.WorkMgr(1)
+            units = [wq.queue(time.sleep, 600) for _ in range(3)]
+            while not units[0].running():
+                pass
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            try:
+                wq.sync()
+            except KeyboardInterrupt as error:
+                print(*error.__notes__)
+                print(len(traceback.extract_tb(error.__traceback__)))
+            print(wq.queue(abs, -1).result(20), [unit.cancelled() for unit in units])
+            wq.close()
+        """
+    )
+    lines = ended.stdout.splitlines()
+    assert lines[0] == "workq: 3 units of queue Default-1 that had not ended are cancelled", ended.stderr
+    assert int(lines[1]) <= 5
+    assert lines[2] == "1 [True, True, True]"
+
+
+def test_ctrl_c_in_a_callback_cancels_too_and_the_callback_is_not_made_again(busy: workq.WorkMgr, tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def strike(unit: Any, number: int) -> None:
+        seen.append(unit)
+        raise KeyboardInterrupt
+
+    with Held(busy, tmp_path) as held:
+        busy.queue_callback(abs, strike, 1)
+        with pytest.raises(KeyboardInterrupt):
+            busy.sync(DEADLINE_S)
+        wait_until(held.unit.done)
+    busy.sync(DEADLINE_S)
+    assert len(seen) == 1
+    assert held.unit.cancelled()

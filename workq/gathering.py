@@ -1,0 +1,219 @@
+"""Waiting for a queue: sync, wait, wait_one. In the thread that waits, output is written and callbacks are made.
+
+A queue is *quiet* when nothing is outstanding: no unit is open, and no callback has yet to be made.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from workq.controller.controller import counted
+from workq.controller.records import Queue
+from workq.core.states import UnitState
+from workq.errors import WaitError, WorkErrors
+from workq.unit import ASKED, Ended, Unit
+
+logger = logging.getLogger("workq")
+
+HERE = os.path.dirname(__file__) + os.sep
+
+
+class Deadline:
+    """When a wait is over; worked out once."""
+
+    __slots__ = ("_at", "_timeout")
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._at = None if timeout is None else time.monotonic() + timeout
+
+    def left(self) -> float | None:
+        """Return how many seconds are left, 0 or more; None: any number."""
+        return None if self._at is None else max(0.0, self._at - time.monotonic())
+
+    def over(self) -> bool:
+        """Return whether no time is left."""
+        return self._at is not None and time.monotonic() >= self._at
+
+
+# ---------------------------------------------------------------- the waits of WorkMgr
+
+
+def sync(row: Queue, timeout: float | None) -> None:
+    """Wait until a queue is quiet, and raise what has failed."""
+    refuse_in_callback(row, "sync()")
+    if row.opened:
+        deadline = Deadline(timeout)
+        while not _one_round(row, deadline.left()):
+            if row.callbacks is not None:
+                row.emit()
+                _make_callbacks(row)
+        row.controller.delivery.drain(1.0)
+        row.emit()
+    raise_failures(row)
+
+
+def wait(row: Queue, timeout: float | None) -> bool:
+    """Wait until a queue is quiet or a callback says EXIT; return whether it is quiet."""
+    refuse_in_callback(row, "wait()")
+    if row.opened:
+        deadline = Deadline(timeout)
+        try:
+            while not _one_round(row, deadline.left()):
+                row.emit()
+                if _make_callbacks(row) or (deadline.over() and not is_quiet(row)):
+                    break
+        except TimeoutError:
+            if not deadline.over():  # it was not ours, but a signal handler's
+                raise
+        if not is_quiet(row):
+            row.emit()
+            return False
+        row.controller.delivery.drain(1.0)
+        row.emit()
+    raise_failures(row)
+    return True
+
+
+def wait_one(row: Queue, timeout: float | None) -> Unit[Any] | None:
+    """Return the next unit that has ended, after its callback; None where the queue is quiet."""
+    if row.callbacks is not None:
+        refuse_in_callback(row, "wait_one()")
+    deadline = None
+    while True:
+        unit = next_ended(row)
+        if unit is not None:
+            row.emit()
+            if row.callbacks is not None:
+                _await_callback(row, unit)
+            return unit
+        if is_quiet(row):
+            return next_ended(row)
+        deadline = deadline or Deadline(timeout)
+        if row.callbacks is not None and row.callbacks.due():
+            _make_callbacks(row)  # of units that somebody has asked, and that are not handed out
+            continue
+        wait_for(row, lambda: bool(row.ended) or _may_go_on(row), deadline.left(), f"no unit of queue {row.name} has ended")
+
+
+def _one_round(row: Queue, left: float | None) -> bool:
+    """Wait until callbacks are due, or the queue is quiet; return whether it is."""
+    wait_for(row, lambda: _may_go_on(row), left, f"queue {row.name} has not ended its units")
+    return is_quiet(row)
+
+
+def _may_go_on(row: Queue) -> bool:
+    callbacks = row.callbacks
+    return is_quiet(row) if callbacks is None else callbacks.due() or is_quiet(row)
+
+
+def is_quiet(row: Queue) -> bool:
+    """Return whether nothing of a queue is outstanding. Units first: their ends are noted with the callbacks before they count as ended."""
+    return not row.busy() and (row.callbacks is None or not row.callbacks.count())
+
+
+def _make_callbacks(row: Queue, until: Unit[Any] | None = None) -> bool:
+    """Make what callbacks are due. Ctrl-C in one is as Ctrl-C in the wait."""
+    assert row.callbacks is not None
+    try:
+        return row.callbacks.make(until)
+    except KeyboardInterrupt as error:
+        break_off(row, error)
+        raise
+
+
+def _await_callback(row: Queue, unit: Unit[Any]) -> None:
+    """Make the callbacks up to that of a unit, or wait for whoever does."""
+    assert row.callbacks is not None
+    while row.callbacks.expects(unit):
+        _make_callbacks(row, unit)
+        if row.callbacks.expects(unit):
+            wait_for(row, lambda: row.callbacks is None or row.callbacks.due() or not row.callbacks.expects(unit), None, "")
+
+
+def refuse_in_callback(row: Queue, what: str) -> None:
+    """Raise where a callback of a queue would wait for that queue, and so for itself."""
+    if row.callbacks is not None and row.callbacks.made_here():
+        raise WaitError(
+            f"a callback of queue {row.name} cannot call its {what}: it would wait for itself. "
+            "It may queue more units, whose callbacks are made after it, or ask a unit for its result()"
+        )
+
+
+# ---------------------------------------------------------------- what has ended
+
+
+def next_ended(row: Queue) -> Unit[Any] | None:
+    """Return the next unit that has ended and that nobody has asked."""
+    while row.ended:
+        try:
+            unit = row.ended.popleft()
+        except IndexError:
+            return None
+        if unit.data is not ASKED:
+            return unit
+    return None
+
+
+def raise_failures(row: Queue) -> None:
+    """Raise the failures that nobody has asked for, and what callbacks have raised, in order of submission."""
+    failures = []
+    units = 0
+    while (unit := next_ended(row)) is not None:
+        if type(unit.value) is Ended and unit.value.state is not UnitState.CANCELLED:
+            unit.data = ASKED
+            failures.append((unit.id, 0, _shown(unit)))
+            units += 1
+    raised: list[tuple[int, Exception]] = []
+    if row.callbacks is not None:
+        raised, row.callbacks.failures = row.callbacks.failures, []
+    if failures or raised:
+        failures += [(number, 1, error) for number, error in raised]
+        failures.sort(key=lambda failure: failure[:2])
+        what = [counted(units, "unit")] if units else []
+        what += [counted(len(raised), "callback")] if raised else []
+        raise WorkErrors(f"{' and '.join(what)} of queue {row.name} failed", [error for _, _, error in failures])
+
+
+def _shown(unit: Unit[Any]) -> Exception:
+    """Return a unit's failure with a note that says which unit it was."""
+    error = unit.value.exception()
+    error.add_note(f"in unit {unit.label}")
+    return error  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------- waiting, and Ctrl-C
+
+
+def wait_for(row: Queue, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
+    """Wait for units of a queue. Ctrl-C ends them: interrupted at the first, killed at the second."""
+    try:
+        row.controller.wait(ready, timeout, what)
+    except KeyboardInterrupt as error:
+        break_off(row, error)
+        raise shortened(error) from None
+
+
+def break_off(row: Queue, error: KeyboardInterrupt) -> None:
+    """End all units of a queue, as somebody has pressed Ctrl-C, and say in a note how many."""
+    dropped = row.open_units()
+    row.controller.break_off(row)
+    if dropped:
+        message = f"{counted(dropped, 'unit')} of queue {row.name} that had not ended {'is' if dropped == 1 else 'are'} cancelled"
+        error.add_note(f"workq: {message}")
+        logger.info("Ctrl-C: %s", message)
+
+
+def shortened(error: KeyboardInterrupt) -> KeyboardInterrupt:
+    """Leave our own frames out of its traceback, if it struck in one of them: what the person pressed Ctrl-C in is above."""
+    last: TracebackType | None = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is not None and last.tb_frame.f_code.co_filename.startswith(HERE):
+        return error.with_traceback(None)
+    return error
