@@ -104,3 +104,10 @@ def test_a_worker_loads_none_of_the_parents_rooms() -> None:
     parents = ("workq.core", "workq.controller", "workq.engines", "workq.registry", "workq.manager", "workq.errors")
     assert {name for name in loaded if name.startswith(parents)} == set()
     assert loaded & {"multiprocessing", "logging", "subprocess", "psutil", "cloudpickle", "concurrent.futures.process"} == set()
+
+
+def test_import_of_the_manager_leaves_what_comes_with_the_first_unit_for_later() -> None:
+    """A program waits for it at its start; the loop, the core and the engine are loaded while the launcher comes up."""
+    loaded = loaded_by("import workq.manager")
+    later = {"workq.controller.loop", "workq.core.events", "workq.core.scheduler", "workq.engines.local", "workq.halt", "workq.inline"}
+    assert loaded & (later | {"multiprocessing", "concurrent.futures.process", "subprocess", "typing_extensions", "uuid"}) == set()

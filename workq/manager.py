@@ -7,9 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from types import TracebackType
-from typing import Any, Self, TypeVar
-
-from typing_extensions import ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from workq import context, gathering
 from workq.arguments import check_callable, check_name, check_seconds, check_timeout, check_whole, plain
@@ -17,13 +15,14 @@ from workq.callbacks import queue_with
 from workq.controller.controller import Controller
 from workq.controller.intake import Intake
 from workq.controller.records import Options, Queue
-from workq.core.events import QueueId
+from workq.core.ids import QueueId
 from workq.errors import ArgumentError, WorkqError
-from workq.inline import InlineController
-from workq.statistics import Metrics, QueueStatistics, WorkerTable
 from workq.transport.mainmodule import preparing
 from workq.unit import Unit
 from workq.view import View, results_of
+
+if TYPE_CHECKING:  # what only annotations name is loaded when it is needed: to import workq is to wait for it
+    from workq.statistics import Metrics, QueueStatistics, WorkerTable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -91,6 +90,8 @@ class WorkMgr:
         wanted = limits.default_workers if num_workers is None else num_workers
         self._inline = wanted == 0
         if self._inline:
+            from workq.inline import InlineController
+
             self.controller = InlineController(self.controller)
         number = QueueId(next(_numbers))
         self._row = Queue(

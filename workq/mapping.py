@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
+from workq import errors
 from workq.controller.intake import Intake
 from workq.controller.records import Options, Queue
-from workq.errors import WorkerHalted
 from workq.transport import codec, group
 from workq.unit import Unit
 
@@ -104,7 +104,7 @@ class Mapping:
         """Wait for a unit; where it was a group, its worker's death says which items were in it."""
         try:
             return unit.result(timeout)
-        except WorkerHalted as error:
+        except errors.WorkerHalted as error:
             if grouped:
                 error.add_note(
                     f"the unit was a group of short items of a map, from item {self._yielded} on (counted from 0); "

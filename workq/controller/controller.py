@@ -18,18 +18,19 @@ from workq.arguments import check_callable, check_seconds
 from workq.category import STANDARD, Category, standard_categories, unknown_category
 from workq.config import DEFAULTS, Settings
 from workq.controller.delivery import Delivery
-from workq.controller.loop import Loop
 from workq.controller.records import NEVER, Options, Queue
-from workq.core.events import CategoryAdded, CategoryRemoved, Limits, QueueId, QueueOpened, QueuePaused, QueueResumed
 from workq.core.states import UnitState, WorkerState
-from workq.engines.protocol import Engine
-from workq.errors import ArgumentError, CategoryError, ForkedError, Halt
+from workq.errors import ArgumentError, CategoryError, ForkedError
 from workq.errors import QueueClosed as QueueClosedError
 from workq.transport import board
 from workq.transport.segments import Pool
 from workq.unit import PENDING, Unit, cancelled
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what a program needs that queues units is loaded with the first: the core, the loop, the engine
+    from workq.controller.loop import Loop
+    from workq.core.ids import QueueId
+    from workq.engines.protocol import Engine
+    from workq.errors import Halt
     from workq.statistics import Metrics, QueueStatistics, WorkerTable
 
 logger = logging.getLogger("workq")
@@ -125,17 +126,33 @@ class Controller:
         self.check_usable()
         with self._opening:
             if self.loop is None:
-                made = Loop(self, self._engine)
+                made = self._make_loop()
                 if self.loop is None:
                     self.loop = made
         return self.loop
+
+    def _make_loop(self) -> Loop:
+        """Make the acting parts. The engine first: its launcher comes up while the others are loaded."""
+        from workq.controller.waiting import Bell
+
+        bells = Bell(os.EFD_CLOEXEC), Bell(os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        engine = self._engine((bells[0].fd, bells[1].fd))
+        try:
+            from workq.controller.loop import Loop
+
+            return Loop(self, bells, engine)
+        except BaseException:
+            engine.close(time.monotonic())
+            raise
 
     def _engine(self, bells: tuple[int, int]) -> Engine:
         if self._make_engine is not None:
             return self._make_engine(bells)
         from workq.engines.local import LocalEngine
 
-        return LocalEngine(bells, start_method=self.start_method, launcher_argv=self._launcher_argv)
+        engine = LocalEngine(bells, start_method=self.start_method, launcher_argv=self._launcher_argv)
+        engine.prepare()
+        return engine
 
     def check_usable(self) -> None:
         """Raise where this process is a fork of the one that made it, or where it was closed."""
@@ -216,7 +233,7 @@ class Controller:
             raise ArgumentError(f"category must be a workq.Category, not {category!r}")
         self.categories[category.name] = category
         if self.loop is not None:
-            self.loop.tell(CategoryAdded(category.name, limits_of(category)))
+            self.loop.tell_category(category)
 
     def delete_category(self, name: str) -> None:
         """Delete a category that no open queue uses. Raises CategoryError for the three that always exist."""
@@ -228,12 +245,16 @@ class Controller:
                 raise CategoryError(f"category {name!r} still has open queues; close them first")
             del self.categories[name]
             if self.loop is not None:
+                from workq.core.events import CategoryRemoved
+
                 self.loop.tell(CategoryRemoved(name))
 
     # ------------------------------------------------------------ queues (for manager.py)
 
     def open_queue(self, queue: Queue) -> None:
         """Make a queue known to the core, at its first unit."""
+        from workq.core.events import QueueOpened
+
         loop = self.running()
         loop.start()  # first, as it may fail
         with self._opening:  # the core never hears of a queue after its category was removed
@@ -243,6 +264,8 @@ class Controller:
 
     def pause_queue(self, queue: Queue, paused: bool) -> None:
         """Have workers take no new unit of a queue, or take them again."""
+        from workq.core.events import QueuePaused, QueueResumed
+
         loop = self.running()
         with loop.dispatcher.lock:
             queue.paused = paused
@@ -378,11 +401,6 @@ def metrics() -> Metrics:
     return Controller.default().metrics()
 
 
-def limits_of(category: Category) -> Limits:
-    """Return what the core has to know of a category."""
-    return Limits(category.max_active_workers, category.max_total_workers, category.always_queue)
-
-
 # ---------------------------------------------------------------- forks and the interpreter's exit
 
 _living: weakref.WeakSet[Controller] = weakref.WeakSet()
@@ -446,4 +464,4 @@ def _warn(message: str) -> None:
 os.register_at_fork(after_in_child=_forget_in_child)
 atexit.register(_close_at_exit)
 
-__all__ = ["NEVER", "Controller", "Options", "limits_of"]
+__all__ = ["NEVER", "Controller", "Options"]

@@ -10,11 +10,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from workq import errors
 from workq.controller import stopping
 from workq.controller.records import Worker
 from workq.core.events import WorkerExited, WorkerId, WorkTaken
 from workq.core.states import UnitState
-from workq.errors import Halt, LaunchError, WorkerHalted
+from workq.errors import LaunchError
 from workq.process import probe
 from workq.transport.board import BEAT, EXIT_MAIMED
 from workq.unit import PENDING, Ended, Unit, cancelled, timed_out
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from workq.controller.loop import Loop
+    from workq.errors import Halt
 
 logger = logging.getLogger("workq")
 
@@ -32,6 +34,11 @@ MOST_DROPPED_BYTES = 64 << 20  # at one look, so that a unit that writes without
 MOST_OUTPUT_BYTES = 1 << 20  # that a dead worker's pipe is read for
 FAULT = "Fatal Python error:"  # how faulthandler's page begins
 FAULTS = (FAULT, "Current thread 0x", "Thread 0x")
+
+
+def load() -> None:
+    """Load what a halt is made of, while there is time and there are descriptors."""
+    assert errors.WorkerHalted is not None
 
 
 class Halts:
@@ -129,7 +136,7 @@ class Halts:
         stderr, stack = _split(flushed + worker.last_words, self._loop.settings.stderr_lines)
         if code == EXIT_MAIMED and not stderr:
             stderr = "workq: a unit has closed the descriptors of this worker, so that it cannot serve any more"
-        return Halt(
+        return errors.Halt(
             worker=worker.name,
             pid=worker.pid,
             process_info_id=worker.process_info_id,
@@ -181,7 +188,7 @@ class Halts:
         if stopping_as is UnitState.TIMED_OUT:
             end = timed_out(unit, unit.call.options.timeout or 0.0, worker)
         else:
-            end = Ended(UnitState.LOST, WorkerHalted(halt))
+            end = Ended(UnitState.LOST, errors.WorkerHalted(halt))
         if stopping.again(loop, unit, f"{end.state.value} ({halt.reason()})"):
             return
         stopping.count_end(unit, end.state)
@@ -232,7 +239,7 @@ class Halts:
         loop = self._loop
         running = loop.dispatcher.running(worker)
         unit = running[0] if running is not None and running[0].value is PENDING else None
-        halt = Halt(
+        halt = errors.Halt(
             worker=worker.name,
             pid=worker.pid,
             process_info_id=worker.process_info_id,

@@ -22,7 +22,7 @@ from workq.controller.blocking import BlockedJudge
 from workq.controller.dispatch import Dispatcher
 from workq.controller.records import NEVER, Batch, Queue, Worker
 from workq.controller.waiting import STREAM_S, Bell, Lead, expects
-from workq.core.events import CategoryAdded, Event, QueueClosed, QueueOpened, Tick, WorkerId, WorkerTook
+from workq.core.events import CategoryAdded, Event, Limits, QueueClosed, QueueOpened, Tick, WorkerId, WorkerTook
 from workq.core.scheduler import Scheduler
 from workq.engines.protocol import Engine, Exited, Started, StartFailed
 from workq.transport.board import load_barriers
@@ -30,6 +30,7 @@ from workq.transport.channel import Frame
 from workq.unit import PENDING, Ended, Unit, cancelled
 
 if TYPE_CHECKING:
+    from workq.category import Category
     from workq.controller.controller import Controller
 
 logger = logging.getLogger("workq")
@@ -40,16 +41,13 @@ LOCK_S = 1.0  # a unit's lock is held for microseconds; who holds it for longer 
 class Loop:
     """The acting parts of one controller, and the thread that moves them."""
 
-    def __init__(self, controller: Controller, make_engine: Callable[[tuple[int, int]], Engine]) -> None:
-        from workq.controller.controller import limits_of
-
+    def __init__(self, controller: Controller, bells: tuple[Bell, Bell], engine: Engine) -> None:
         self.controller = controller
         self.settings = controller.settings
-        bells = Bell(os.EFD_CLOEXEC), Bell(os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.bell_fd = bells[1].fd
         self.core = Scheduler(controller.settings)
         load_barriers()
-        self.engine = make_engine((bells[0].fd, bells[1].fd))
+        self.engine = engine
         self.dispatcher = Dispatcher(controller.settings, self.ring, self.frame_arrived)
         self.dispatcher.look_at = self.look_at
         self.dispatcher.too_many_kept = self._too_many_kept
@@ -80,7 +78,7 @@ class Loop:
         self.collecting_s = 0.0  # the cost of the controller's own turns
         self.counters = {"started": 0, "interrupted": 0, "killed": 0, "halted": 0}
         for category in controller.categories.values():
-            self._events.append(CategoryAdded(category.name, limits_of(category)))
+            self.tell_category(category)
 
     # ------------------------------------------------------------ from any thread
 
@@ -92,6 +90,11 @@ class Loop:
         """Have the core hear of something."""
         self._events.append(event)
         self.ring()
+
+    def tell_category(self, category: Category) -> None:
+        """Have the core hear of a category, or of its new limits."""
+        limits = Limits(category.max_active_workers, category.max_total_workers, category.always_queue)
+        self.tell(CategoryAdded(category.name, limits))
 
     def command(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have something done in the controller's thread, with the lead."""
@@ -122,6 +125,8 @@ class Loop:
 
     def _run(self) -> None:
         try:
+            self.turn([])
+            halts.load()  # while the first worker comes up
             while not self.closing:
                 self.turn(self._wait())
         except BaseException:

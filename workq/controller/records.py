@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from workq.core.events import QueueId, WorkerId
 from workq.core.states import UNIT_ENDS, UnitState
-from workq.engines.protocol import Lane
 from workq.transport.board import BATCH_AT, FINISHED, MASK, STARTED
 from workq.transport.channel import Incoming, Outgoing
 from workq.transport.segments import Reading, Segment
@@ -19,6 +17,8 @@ from workq.transport.segments import Reading, Segment
 if TYPE_CHECKING:
     from workq.callbacks import Callbacks
     from workq.controller.controller import Controller
+    from workq.core.ids import QueueId, WorkerId
+    from workq.engines.protocol import Lane
     from workq.unit import Unit
 
 GHOST = None  # stands in a batch where a unit was taken back

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from workq.core.fact import fact
+from workq.core.ids import QueueId, UnitId, WorkerId
 
-from workq.core.events import QueueId, UnitId, WorkerId
 
-
-@dataclass(frozen=True, slots=True)
+@fact
 class StartWorker:
     """Start a new process under this number. WorkerReady or WorkerExited will follow."""
 
@@ -15,21 +14,21 @@ class StartWorker:
     category: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class StopWorker:
     """Ask an idle worker to leave. WorkerExited will follow."""
 
     worker: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class KillWorker:
     """Kill a worker that did not get ready or did not leave in time."""
 
     worker: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Grant:
     """The worker serves this queue from now on, and may take up to ``limit`` units (None: as many as there are).
 
@@ -41,7 +40,7 @@ class Grant:
     limit: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Limit:
     """A worker that serves a queue takes at most so many units more; 0: what it has not begun is taken back as well.
 
@@ -52,14 +51,14 @@ class Limit:
     units: int
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Release:
     """The worker serves no queue any more (it is dry)."""
 
     worker: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Interrupt:
     """Raise ExternalInterrupt in this unit, if it still runs."""
 
@@ -67,7 +66,7 @@ class Interrupt:
     unit: UnitId
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class KillUnit:
     """Kill the worker that runs this unit, with all processes of its group."""
 
@@ -75,14 +74,14 @@ class KillUnit:
     unit: UnitId
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class FailCategory:
     """Workers of this category cannot be started: every unit that waits in its queues fails, with the last worker's stderr."""
 
     category: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Sample:
     """Look whether busy workers of this category are blocked (units wait and no worker is free), or stop looking."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import NewType
 
-QueueId = NewType("QueueId", int)
-WorkerId = NewType("WorkerId", int)
-UnitId = NewType("UnitId", int)
+from workq.core.fact import fact
+from workq.core.ids import QueueId as QueueId
+from workq.core.ids import UnitId as UnitId
+from workq.core.ids import WorkerId as WorkerId
 
 
 class StopReason(Enum):
@@ -25,7 +24,7 @@ class BlockedHow(Enum):
     JUDGED = "judged"  # the kernel's state and the CPU time of its main thread say so
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Limits:
     """What a category may have."""
 
@@ -34,7 +33,7 @@ class Limits:
     always_queue: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class CategoryAdded:
     """There is a category, or its limits have changed."""
 
@@ -42,14 +41,14 @@ class CategoryAdded:
     limits: Limits
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class CategoryRemoved:
     """The category is gone; all its queues were closed before."""
 
     category: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class QueueOpened:
     """There is a queue, with the most workers that may serve it at once.
 
@@ -62,7 +61,7 @@ class QueueOpened:
     depth: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class QueueResized:
     """The queue has another maximum of workers."""
 
@@ -70,28 +69,28 @@ class QueueResized:
     max_workers: int
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class QueuePaused:
     """Workers take no new unit of this queue."""
 
     queue: QueueId
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class QueueResumed:
     """Workers take its units again."""
 
     queue: QueueId
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class QueueClosed:
     """No unit of this queue waits, and none will come. Units that run are stopped by UnitMustStop."""
 
     queue: QueueId
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkWaits:
     """The queue has units that no worker of it can take now. Repeated as the number grows; it is a level, not an edge."""
 
@@ -99,35 +98,35 @@ class WorkWaits:
     units: int
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkTaken:
     """The queue's backlog is empty."""
 
     queue: QueueId
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkerReady:
     """The worker has started, was prepared, and waits."""
 
     worker: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkerDry:
     """All that the worker was given has ended, and it was given nothing more (its queue is empty, or its limit was reached)."""
 
     worker: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkerTook:
     """A worker that had been told dry has taken a unit of the queue that it is attached to."""
 
     worker: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkerBlocked:
     """Its unit waits for a lock, an event or other units."""
 
@@ -135,21 +134,21 @@ class WorkerBlocked:
     how: BlockedHow
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkerUnblocked:
     """Its unit makes progress again."""
 
     worker: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkerExited:
     """The process has ended, or could not be made at all."""
 
     worker: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class UnitMustStop:
     """A unit that a worker has begun must end.
 
@@ -162,14 +161,14 @@ class UnitMustStop:
     delete_timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class UnitStopped:
     """A unit that had to stop has ended, however."""
 
     unit: UnitId
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Tick:
     """Nothing but time has passed."""
 

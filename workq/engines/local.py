@@ -7,15 +7,16 @@ Who tells of a death? The launcher, which reaps. A worker's pidfd is the second 
 the launcher is woken (somebody may have stopped it), and after a while the death is reported without a code. If the launcher
 itself dies, the kernel kills its workers (PR_SET_PDEATHSIG), we kill what they had started, and the next start makes a new launcher.
 
-Threads: the controller's, but for ``interrupt`` and ``kill``, which any thread may call. ``_lock`` keeps those two from a lane
-whose end has been reported, as its descriptors may be closed, and their numbers used again. It is reentrant because a signal
-handler may call them too, and is never held while anything waits.
+Threads: the controller's, but for ``prepare``, which comes before it, and ``interrupt`` and ``kill``, which any thread may call.
+``_lock`` keeps those two from a lane whose end has been reported, as its descriptors may be closed, and their numbers used again. It
+is reentrant because a signal handler may call them too, and is never held while anything waits.
 
 In a fork of the application every method does nothing: the workers, and even the selector, belong to the other process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -109,6 +110,11 @@ class LocalEngine:
     def launcher_pid(self) -> int | None:
         """The process number of the launcher, or None while there is none."""
         return self._launcher.pid if self._launcher else None
+
+    def prepare(self) -> None:
+        """Make the launcher, so that it comes up while the application does something else. What is in the way the first start says."""
+        with contextlib.suppress(LaunchError, OSError):
+            self._need_launcher()
 
     # ------------------------------------------------------------ the protocol
 

@@ -229,6 +229,11 @@ class Launcher:
         messages.close_all([one for one in {self.pidfd, self._child_pidfd, self.error_fd, self._life_fd} if one >= 0])
         self.pidfd = self._child_pidfd = self.error_fd = self._life_fd = -1
 
+    def __del__(self) -> None:
+        """Nobody has it: a signal handler raised in the thread that made it. The end of its channel ends the process too."""
+        if hasattr(self, "outbox"):
+            self.close()
+
 
 # ---------------------------------------------------------------- making the process
 

@@ -12,11 +12,11 @@ to start the launcher may end long before the application. The workers have it, 
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # `signal` itself brings enum and functools: 3 ms of each start
 import errno
 import gc
 import os
 import select
-import signal
 import sys
 import time
 

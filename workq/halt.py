@@ -1,0 +1,121 @@
+"""What is known of a worker that ended by itself, and the exception that tells it.
+
+Loaded when it is first needed (``workq.errors`` has both names): the executor's ``BrokenProcessPool``, which a ``WorkerHalted`` is,
+brings half of ``multiprocessing`` with it, and most programs never see one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from workq.errors import UnitFailed
+
+try:
+    from concurrent.futures.process import BrokenProcessPool
+except RuntimeError:  # the interpreter ends and it cannot be loaded any more; so nobody has its name to catch it by
+    from concurrent.futures import BrokenExecutor as BrokenProcessPool  # type: ignore[assignment]
+
+STACK_LINES = 12  # that a message shows; ``Halt.stack`` has them all
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Halt:
+    """One record for one worker that ended by itself: who, how, and with what.
+
+    Attributes:
+        worker: The worker's name, ``worker_`` and the first 8 digits of its ``process_info_id``.
+        pid: Its process number.
+        process_info_id: The uuid4 of this very process, new at each start.
+        category: The category that it served.
+        phase: What it was doing: ``"start"``, ``"idle"``, ``"unit"`` or ``"exit"``.
+        exit_code: Its exit code, or None where a signal ended it or the code is not known.
+        signal: The name of the signal that ended it (``"SIGKILL"``), or None.
+        unit: The label of the unit that it ran, or None.
+        run_time_s: How long that unit had run, seconds.
+        peak_rss_bytes: The most memory that it ever held, bytes.
+        stderr: The last lines that it wrote to stderr.
+        stack: The Python stack that faulthandler wrote, or an empty text.
+        probably_out_of_memory: The kernel's out-of-memory counter grew, and the signal was a SIGKILL that workq did not send.
+        stalled: True for a worker that lives, but whose heartbeat has stopped.
+    """
+
+    worker: str
+    pid: int
+    process_info_id: str
+    category: str
+    phase: str
+    exit_code: int | None = None
+    signal: str | None = None
+    unit: str | None = None
+    run_time_s: float = 0.0
+    peak_rss_bytes: int = 0
+    stderr: str = ""
+    stack: str = ""
+    probably_out_of_memory: bool = False
+    stalled: bool = False
+
+    def reason(self) -> str:
+        """Return how it ended, in a few words."""
+        if self.stalled:
+            return "has stopped beating"
+        if self.signal and self.probably_out_of_memory:
+            return f"was ended by {self.signal}, probably out of memory"
+        if self.signal:
+            return f"was ended by {self.signal}"
+        if self.exit_code is None:
+            return "ended in an unknown way"
+        return f"exited with code {self.exit_code}"
+
+    def __repr__(self) -> str:
+        return f"<Halt: {str(self).splitlines()[0]}>"
+
+    def __str__(self) -> str:
+        doing = f" in unit {self.unit} after {self.run_time_s:.3f} s" if self.unit else f" ({self.phase})"
+        lines = [f"{self.worker} (pid {self.pid}) {self.reason()}{doing}"]
+        if self.peak_rss_bytes:
+            lines[0] += f", peak memory {self.peak_rss_bytes / 2**20:.0f} MiB"
+        if self.stderr:
+            lines.append("its last lines of stderr:")
+            lines += ["  " + line for line in self.stderr.splitlines()]
+        if self.stack:
+            lines.append("its Python stack:")
+            lines += ["  " + line for line in self.stack.splitlines()[:STACK_LINES]]
+        return "\n".join(lines)
+
+
+class WorkerHalted(UnitFailed, BrokenProcessPool):
+    """The worker that ran this unit ended under it. No other unit is lost.
+
+    The unit may have run in part; it is not run again unless ``retries`` was asked for.
+
+    Attributes:
+        halt: The record of it, see :class:`Halt`.
+    """
+
+    def __init__(self, halt: Halt) -> None:
+        super().__init__(halt)
+        self.halt = halt
+
+    def __str__(self) -> str:
+        return f"{self.halt}\nthe unit may have run in part; options(retries=...) runs such units again"
+
+    @property
+    def pid(self) -> int:
+        """The process number of the worker that halted."""
+        return self.halt.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, or None where a signal ended it."""
+        return self.halt.exit_code
+
+    @property
+    def signal(self) -> str | None:
+        """The name of the signal that ended it, or None."""
+        return self.halt.signal
+
+
+for _class in (Halt, WorkerHalted):
+    _class.__module__ = "workq.errors"  # where everybody finds them, pickle included
+
+__all__ = ["STACK_LINES", "Halt", "WorkerHalted"]
