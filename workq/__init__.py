@@ -9,6 +9,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from workq.attempt import Attempt as Attempt
     from workq.callbacks import EXIT as EXIT
     from workq.category import Category as Category
     from workq.context import UnitInfo as UnitInfo
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from workq.errors import ResultError as ResultError
     from workq.errors import UnitCancelled as UnitCancelled
     from workq.errors import UnitFailed as UnitFailed
+    from workq.errors import UnitPoisoned as UnitPoisoned
     from workq.errors import UnitTimeout as UnitTimeout
     from workq.errors import WaitError as WaitError
     from workq.errors import WorkerHalted as WorkerHalted
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from workq.errors import WorkqError as WorkqError
     from workq.interruption import ExternalInterrupt as ExternalInterrupt
     from workq.manager import WorkMgr as WorkMgr
+    from workq.retry import Retry as Retry
     from workq.sharing import shared as shared
     from workq.unit import Unit as Unit
 
@@ -47,6 +50,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "workq.callbacks": ("EXIT",),
+    "workq.attempt": ("Attempt",),
     "workq.category": ("Category",),
     "workq.context": ("UnitInfo", "WorkerInfo", "blocking", "current_unit", "current_worker", "flush", "is_worker_job"),
     "workq.controller": ("Controller", "metrics", "workers"),
@@ -63,6 +67,7 @@ _HOMES = {
         "ResultError",
         "UnitCancelled",
         "UnitFailed",
+        "UnitPoisoned",
         "UnitTimeout",
         "WaitError",
         "WorkErrors",
@@ -71,6 +76,7 @@ _HOMES = {
     ),
     "workq.interruption": ("ExternalInterrupt",),
     "workq.manager": ("WorkMgr",),
+    "workq.retry": ("Retry",),
     "workq.sharing": ("shared",),
     "workq.unit": ("Unit",),
 }

@@ -26,6 +26,9 @@ class Settings(NamedTuple):
     close_timeout_s: float = 5.0  # a worker that was asked to leave is killed after this
     exit_drain_s: float = 60.0  # queues with at_exit="drain" are waited for this long when the interpreter ends
 
+    # -- retries
+    poisoned_after: int = 3  # workers that have ended under one unit; then it is tried no more, whatever retries are left
+
     # -- the hot path
     batch_target_s: float = 0.001  # measured work in one batch
     batch_units: int = 512

@@ -13,6 +13,7 @@ from workq.interruption import ExternalInterrupt
 
 if TYPE_CHECKING:
     from workq.halt import Halt as Halt
+    from workq.halt import UnitPoisoned as UnitPoisoned
     from workq.halt import WorkerHalted as WorkerHalted
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "ResultError",
     "UnitCancelled",
     "UnitFailed",
+    "UnitPoisoned",
     "UnitTimeout",
     "WaitError",
     "WorkErrors",
@@ -119,10 +121,10 @@ class WorkErrors(WorkqError, ExceptionGroup[Any]):
 
 def __getattr__(name: str) -> object:
     """Load what has to do with halts when it is first asked for."""
-    if name not in ("Halt", "WorkerHalted"):
+    if name not in ("Halt", "UnitPoisoned", "WorkerHalted"):
         raise AttributeError(f"module 'workq.errors' has no attribute {name!r}")
     import importlib
 
     halt = importlib.import_module("workq.halt")
-    globals().update(Halt=halt.Halt, WorkerHalted=halt.WorkerHalted)
+    globals().update(Halt=halt.Halt, UnitPoisoned=halt.UnitPoisoned, WorkerHalted=halt.WorkerHalted)
     return globals()[name]

@@ -183,7 +183,7 @@ def raise_failures(row: Queue) -> None:
 def _shown(unit: Unit[Any]) -> Exception:
     """Return a unit's failure with a note that says which unit it was."""
     error = unit.value.exception()
-    error.add_note(f"in unit {unit.label}")
+    error.add_note(f"in unit {unit.label}" + (f", at its attempt {unit.attempt}" if unit.attempt > 1 else ""))
     return error  # type: ignore[no-any-return]
 
 

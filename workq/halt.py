@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from workq.attempt import Attempt, listed
 from workq.errors import UnitFailed
 
 try:
@@ -90,14 +91,18 @@ class WorkerHalted(UnitFailed, BrokenProcessPool):
 
     Attributes:
         halt: The record of it, see :class:`Halt`.
+        attempts: All attempts of the unit, this one last; empty where no retries were asked for.
     """
 
-    def __init__(self, halt: Halt) -> None:
-        super().__init__(halt)
+    def __init__(self, halt: Halt, attempts: tuple[Attempt, ...] = ()) -> None:
+        super().__init__(halt, attempts)
         self.halt = halt
+        self.attempts = attempts
 
     def __str__(self) -> str:
-        return f"{self.halt}\nthe unit may have run in part; options(retries=...) runs such units again"
+        if not self.attempts:
+            return f"{self.halt}\nthe unit may have run in part; options(retries=...) runs such units again"
+        return f"{self.halt}\nit is not tried again; its attempts:\n{listed(self.attempts)}"
 
     @property
     def pid(self) -> int:
@@ -115,7 +120,16 @@ class WorkerHalted(UnitFailed, BrokenProcessPool):
         return self.halt.signal
 
 
-for _class in (Halt, WorkerHalted):
+class UnitPoisoned(WorkerHalted):
+    """The unit has ended worker after worker, and is tried no more, whatever retries are left. ``attempts`` lists them all."""
+
+    def __str__(self) -> str:
+        crashes = sum(attempt.outcome == "lost" for attempt in self.attempts)
+        head = f"unit {self.halt.unit} is poisoned: {crashes} workers have ended under it, and it is tried no more"
+        return f"{head}\n{listed(self.attempts)}\nthe last one: {self.halt}"
+
+
+for _class in (Halt, WorkerHalted, UnitPoisoned):
     _class.__module__ = "workq.errors"  # where everybody finds them, pickle included
 
-__all__ = ["STACK_LINES", "Halt", "WorkerHalted"]
+__all__ = ["STACK_LINES", "Halt", "UnitPoisoned", "WorkerHalted"]

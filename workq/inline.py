@@ -15,12 +15,14 @@ import logging
 import sys
 import threading
 import time
+from _random import Random  # `random` itself costs milliseconds to import
 from collections.abc import Callable
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from workq import context
+from workq.attempt import Attempt, bounded
 from workq.config import DEFAULTS, Settings
 from workq.controller.delivery import write_output
 from workq.controller.records import NEVER, Queue
@@ -58,6 +60,7 @@ class InlineController:
         self._runner: int | None = None  # the thread that runs a unit
         self._running: list[Unit[Any]] = []  # the innermost one last
         self._queue: Queue | None = None
+        self._random = Random().random
 
     def adopt(self, queue: Queue) -> None:
         """Take a queue that was just made: it needs no opening."""
@@ -113,6 +116,7 @@ class InlineController:
             self._cancel(unit, "its queue was deleted")
         queue.pending.clear()
         queue.ranked.clear()
+        queue.resting.clear()
         self.wake_waiters()
 
     def break_off(self, queue: Queue) -> None:
@@ -136,13 +140,16 @@ class InlineController:
         backlog = queue.backlog(unit.call.options.priority)
         if unit in backlog:
             backlog.remove(unit)
+        queue.resting.pop(unit, None)
         queue.cancelled += 1
         self._tell_end(unit)
         return True
 
     def state_of(self, unit: Unit[Any]) -> UnitState:
         """Return the state of a unit that has not ended."""
-        return UnitState.RUNNING if unit in self._running else UnitState.QUEUED
+        if unit in self._running:
+            return UnitState.RUNNING
+        return UnitState.RESTING if unit in unit.call.queue.resting else UnitState.QUEUED
 
     def statistics(self, queue: Queue) -> QueueStatistics:
         """Return a queue's counters."""
@@ -199,10 +206,12 @@ class InlineController:
                 self._turn.wait(left)
                 return None
             unit = self._first()
-            if unit is None and self._runner == me:
+            if unit is None and self._runner == me and not self._rests():
                 raise WaitError(f"unit {self._running[-1].label} waits for itself, or for a unit that waits for it: this can never end")
             if unit is None:
-                self._turn.wait(left)  # nothing to run, and not ready: another thread is just queueing, or telling an end
+                self._turn.wait(
+                    self._until_woken(left)
+                )  # nothing to run, and not ready: another thread is just queueing, or telling an end
                 return None
             unit.call.queue.retrying += 1  # counts as open
             self._runner = me
@@ -213,6 +222,9 @@ class InlineController:
         queue = self._queue
         if queue is None:
             return None
+        for unit in [unit for unit, due in queue.resting.items() if due <= time.monotonic()]:
+            queue.backlog(unit.call.options.priority).appendleft(unit)
+            del queue.resting[unit]
         while backlog := queue.front():
             try:
                 unit = backlog.popleft()
@@ -221,6 +233,16 @@ class InlineController:
             if unit.value is PENDING:
                 return unit
         return None
+
+    def _rests(self) -> bool:
+        return self._queue is not None and bool(self._queue.resting)
+
+    def _until_woken(self, left: float | None) -> float | None:
+        """Return how long to wait at most: until a unit that rests is due, or the waiter's time is over."""
+        if self._queue is None or not self._queue.resting:
+            return left
+        due = max(0.0, min(self._queue.resting.values()) - time.monotonic())
+        return due if left is None else min(left, due)
 
     # ------------------------------------------------------------ running
 
@@ -238,7 +260,7 @@ class InlineController:
             with self._turn:
                 self._running.remove(unit)
                 self._runner = self._runner if self._running else None
-                if again:
+                if again and unit not in queue.resting:
                     queue.backlog(unit.call.options.priority).appendleft(unit)
                 queue.retrying -= 1
                 self._turn.notify_all()
@@ -248,7 +270,7 @@ class InlineController:
     def _outcome(self, unit: Unit[Any]) -> Any:
         """Call the function, and return the unit's value: pickled, as from a worker."""
         call = unit.call
-        info = context.UnitInfo(unit.id, unit.name, call.queue.name, unit.attempts, WHERE)
+        info = context.UnitInfo(unit.id, unit.name, call.queue.name, unit.attempt, WHERE)
         with context.inline_unit(info), _caught_output(unit):
             try:
                 function, arguments = codec.load(call.pickled), codec.load(unit.data)
@@ -261,13 +283,22 @@ class InlineController:
                 return Ended(UnitState.FAILED, payload=codec.dump_error(error, unit.label))
 
     def _may_come_again(self, unit: Unit[Any], value: Any) -> bool:
-        """Note the failed attempt and return True where `retries` allow another."""
-        if type(value) is not Ended or unit.attempts > unit.call.options.retries or unit.call.queue.closed:
+        """Note the failed attempt and return True where `retries` allow another; where it has to rest first it is put there."""
+        queue = unit.call.queue
+        if type(value) is not Ended or unit.call.options.retry is None or (queue.closed and not queue.draining):
             return False
-        extra = unit.need_extra()
-        extra.history.append(f"attempt {extra.attempts} {value.state.value} in {WHERE}")
-        extra.attempts += 1
-        return True
+        run_time_s = (unit.ended_ns - unit.started_ns) / 1e9
+        attempt = Attempt(unit.attempt, value.state.value, WHERE, None, unit.started_ns / 1e9, run_time_s, bounded(value.line()))
+        from workq.controller.retrying import judge_unit  # loaded already, by whoever asked for retries
+
+        verdict = judge_unit(unit, value, attempt, DEFAULTS, self._random)
+        if verdict.again:
+            extra = unit.need_extra()
+            extra.history.append(attempt)
+            extra.attempt += 1
+        if verdict.rest_s:
+            queue.resting[unit] = time.monotonic() + verdict.rest_s
+        return verdict.again
 
     def _settle(self, unit: Unit[Any], value: Any) -> None:
         if unit.value is not PENDING:

@@ -22,6 +22,8 @@ from workq.unit import Unit
 from workq.view import View, results_of
 
 if TYPE_CHECKING:  # what only annotations name is loaded when it is needed: to import workq is to wait for it
+    from workq.core.retrying import RetryPolicy
+    from workq.retry import Retry
     from workq.statistics import Metrics, QueueStatistics, WorkerTable
 
 P = ParamSpec("P")
@@ -156,12 +158,13 @@ class WorkMgr:
         check_callable("callback", callback)
         return queue_with(self._row, self._intake.queue, fn, callback, args, kwargs)
 
-    def options(self, *, timeout: float | None = None, retries: int = 0, priority: int = 0, name: str | None = None) -> View:
+    def options(self, *, timeout: float | None = None, retries: int | Retry = 0, priority: int = 0, name: str | None = None) -> View:
         """Return a view of this queue whose ``queue``, ``queue_callback`` and ``map`` use these options.
 
         Args:
             timeout: Seconds that a unit may run, from when it starts; then it is interrupted, and killed after ``delete_timeout``.
-            retries: How often a unit is tried again after it failed, timed out or was lost with its worker.
+            retries: How often a unit is tried again after it failed, timed out or was lost with its worker; a ``workq.Retry`` says besides
+                after what, and after which rest.
             priority: Units of higher priority go first within this queue.
             name: What its units are called.
 
@@ -171,11 +174,11 @@ class WorkMgr:
         """
         if timeout is not None:
             check_seconds("timeout", timeout, above=True)
-        check_whole("retries", retries, least=0)
+        policy = None if type(retries) is int and retries == 0 else _policy(retries)
         check_whole("priority", priority)
         check_name("name", name)
         options = Options(  # of the plain types, as they travel
-            None if timeout is None else float(timeout), int(retries), int(priority), None if name is None else plain(name)
+            None if timeout is None else float(timeout), policy, int(priority), None if name is None else plain(name)
         )
         intake = self._intakes.get(options)
         if intake is None:
@@ -360,6 +363,14 @@ class WorkMgr:
         row = self._row
         state = "closed" if row.closed else f"{row.open_units()} units open, {len(row.workers)} of {row.max_workers} workers"
         return f"<WorkMgr {row.name}: {state}>"
+
+
+def _policy(retries: object) -> RetryPolicy | None:
+    from workq.controller import retrying  # for whoever meets the first failure: it holds locks, and must not have to load it
+    from workq.retry import policy_of
+
+    assert retrying is not None
+    return policy_of(retries)
 
 
 def _log_warning(message: str) -> None:

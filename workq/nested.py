@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from workq import context
+from workq.attempt import Attempt
 from workq.category import Category, standard_categories, unknown_category
 from workq.config import DEFAULTS
 from workq.controller.delivery import write_output
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from workq.worker.main import Worker as Side
 
 logger = logging.getLogger("workq")
-
-_OPTIONS = ("timeout", "retries", "priority", "name")
 
 
 class NestedController:
@@ -137,7 +136,7 @@ class NestedController:
             call = unit.call
             if call.number not in self._sent_calls:
                 self._sent_calls.add(call.number)
-                calls.append((call.number, call.pickled, call.keywords, call.name, tuple(getattr(call.options, name) for name in _OPTIONS)))
+                calls.append((call.number, call.pickled, call.keywords, call.name, call.options.plain()))
             self._open[queue.number, unit.id] = unit
             queue.retrying += 1  # counts what is open
             units.append((unit.id, call.number, unit.data, unit.queued_ns))  # never in a segment: there is no pool of them here
@@ -281,13 +280,16 @@ class NestedController:
 
     def _take(self, reply: tuple[Any, ...]) -> None:
         """Settle a unit by what the parent says of it."""
-        queue_number, unit_id, what, data, state, output, (started_ns, ended_ns), worker_name = reply
+        queue_number, unit_id, what, data, state, output, (started_ns, ended_ns, earlier), worker_name = reply
         unit = self._open.pop((queue_number, unit_id), None)
         if unit is None:
             return
         queue = unit.call.queue
         unit.started_ns, unit.ended_ns = started_ns, ended_ns
         unit.worker_record = SimpleNamespace(name=worker_name)  # type: ignore[assignment]
+        if earlier:
+            unit.need_extra().history = [Attempt(*attempt) for attempt in earlier]
+            unit.need_extra().attempt = len(earlier) + 1
         if output:
             unit.need_extra().output += output
             queue.outputs.append(unit)

@@ -23,7 +23,9 @@ from workq.errors import PicklingError, RemoteError, ResultError, UnitCancelled,
 from workq.transport import codec, segments
 
 if TYPE_CHECKING:
+    from workq.attempt import Attempt
     from workq.controller.records import Call, Worker
+    from workq.core.ids import AlarmId
 
 T = TypeVar("T")
 
@@ -109,6 +111,12 @@ class Ended:
         self.error = error
         self.payload = payload
 
+    def line(self) -> str:
+        """Return what it was, in a line, without making the exception of anybody's class."""
+        from workq.transport.failures import line_of
+
+        return f"{type(self.error).__name__}: {self.error}" if self.error is not None else line_of(bytes(self.payload))
+
     def exception(self) -> BaseException:
         """Return the exception, rebuilt from what the worker sent at the first time.
 
@@ -131,9 +139,11 @@ class Extra:
     """What a unit needs only when somebody waits for it in another way than ``result()``, or when it is not an ordinary one."""
 
     __slots__ = (
-        "attempts",
+        "alarm",
+        "attempt",
         "callbacks",
         "condition",
+        "crashes",
         "deaths_on_its_way",
         "emitted",
         "handles",
@@ -158,9 +168,11 @@ class Extra:
         self.callbacks: list[Callable[[Any], object]] = []
         self.notified = False
         self.note_end: Callable[[Unit[Any]], None] | None = None  # told of the end just before it is stored, maybe twice; takes no lock
-        self.attempts = 1
+        self.attempt = 1  # the number of the present one
+        self.crashes = 0  # earlier attempts whose worker has ended under them
         self.deaths_on_its_way = 0  # of workers, while its arguments were sent to them
-        self.history: list[str] = []  # how its earlier attempts ended
+        self.history: list[Attempt] = []  # its earlier attempts
+        self.alarm: AlarmId | None = None  # that ends its rest
         self.stopping: UnitState | None = None  # CANCELLED or TIMED_OUT once it has been asked to end
         self.output: list[tuple[int, str]] = []
         self.emitted = 0  # how many pieces of the output were written to our streams
@@ -241,14 +253,28 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         return self.worker_record
 
     @property
-    def attempts(self) -> int:
-        """How often it was begun or is about to be; more than 1 only with ``retries``."""
-        return self.extra.attempts if self.extra is not None else 1
+    def attempt(self) -> int:
+        """The number of its present attempt, or of its last; more than 1 only with ``retries``."""
+        return self.extra.attempt if self.extra is not None else 1
 
     @property
-    def history(self) -> list[str]:
-        """How its earlier attempts ended, a line each."""
-        return list(self.extra.history) if self.extra is not None else []
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Each time that it was begun or is about to be, the present one last: outcome, worker, when, how long, what went wrong."""
+        from workq.attempt import Attempt, bounded
+
+        value, worker = self.value, self.worker_record
+        reason = bounded(value.line()) if type(value) is Ended else ""
+        begun = value is not PENDING and bool(self.started_ns)
+        present = Attempt(
+            self.attempt,
+            self.state.value,
+            worker.name if worker is not None and begun else None,
+            getattr(worker, "pid", None) if begun else None,
+            self.started_at if begun else None,
+            self.run_time_s if begun else None,
+            reason,
+        )
+        return (*self.extra.history, present) if self.extra is not None else (present,)
 
     @property
     def output(self) -> str:

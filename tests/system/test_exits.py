@@ -507,7 +507,7 @@ def test_every_kill_loses_at_most_one_unit_and_none_is_begun_twice(tmp_path: Pat
     if retries:
         assert lost == set()
         assert sum(counts.values()) - len(counts) <= kills
-        assert all(counts[number] <= unit.attempts for number, unit in units.items())
+        assert all(counts[number] <= unit.attempt for number, unit in units.items())
     else:
         assert len(lost) <= kills
         assert max(counts.values()) == 1

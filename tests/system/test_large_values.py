@@ -96,7 +96,7 @@ def test_what_a_unit_changes_in_its_arguments_is_not_seen_by_its_next_attempt(si
         retried.queue(change, array).result()
         unit = retried.queue(change_and_fail_once, array, str(tmp_path) + "/failed")
         assert unit.result() == 1.0
-        assert unit.attempts == 2
+        assert unit.attempt == 2
     assert array.sum() == 0
 
 

@@ -227,8 +227,8 @@ def test_a_timed_out_unit_comes_again_where_retries_were_asked_for(controller: w
     held = Held(wq.options(timeout=0.05, retries=2), tmp_path, spin)
     with held.wait_begun():
         assert isinstance(held.unit.exception(DEADLINE_S), workq.UnitTimeout)
-    assert held.unit.attempts == 3
-    assert ["timed out" in line for line in held.unit.history] == [True, True]
+    assert held.unit.attempt == 3
+    assert [attempt.outcome for attempt in held.unit.attempts] == ["timed out"] * 3
 
 
 def test_a_timeout_begins_when_the_unit_begins(controller: workq.Controller, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_sockets_in_the_place_of_ours_end_that_unit_alone_and_once(wq: WorkMgr, 
     with pytest.raises(workq.ResultError, match="closed the descriptors"):
         unit.result(20)
     assert wq.queue(deeds.pid).result(20)
-    assert unit.attempts == 1
+    assert unit.attempt == 1
 
 
 def test_a_large_result_of_a_unit_that_closed_everything_is_a_clear_error(wq: WorkMgr) -> None:

@@ -282,14 +282,16 @@ def caught_in_workq(unit: Any) -> Any:
     return frames.tb_next
 
 
-@pytest.mark.parametrize("data", [b"", b"junk", marshal.dumps(5), marshal.dumps((1, 2)), marshal.dumps(("a", "b", "c", b"junk", [], []))])
+@pytest.mark.parametrize(
+    "data", [b"", b"junk", marshal.dumps(5), marshal.dumps((1, 2)), marshal.dumps(("a", "b", "c", b"junk", [], [], []))]
+)
 def test_reading_one_never_raises(data: bytes) -> None:
     assert isinstance(codec.load_error(data), RemoteError)
 
 
 def test_one_whose_class_is_not_here_is_a_remote_error() -> None:
     data = pickle.dumps(ValueError("x"), 5).replace(b"ValueError", b"NoSuchName")
-    frame = marshal.dumps(("NoSuchName", "NoSuchName('x')", "Traceback\n", data, ["note"], []))
+    frame = marshal.dumps(("NoSuchName", "NoSuchName('x')", "Traceback\n", data, ["note"], [], []))
     back = codec.load_error(frame)
     assert isinstance(back, RemoteError)
     assert (back.type_name, back.text, back.__notes__) == ("NoSuchName", "NoSuchName('x')", ["note"])

@@ -54,6 +54,7 @@ class Controller:
             variable ``WORKQ_LOG_LEVEL`` says, unless the program has set the logger's level itself.
         engine: For tests: makes what makes the workers, see ``workq.engines.protocol.Engine``; it gets the two bells.
         threaded: For tests: False starts no thread; ``running().turn([])`` takes one turn of the controller's.
+        clock: For tests with ``threaded=False``: what time it is, seconds, as by ``workq.testing.ManualClock.monotonic``.
 
     >>> from workq import Controller, WorkMgr
     >>> with Controller() as controller:
@@ -76,6 +77,7 @@ class Controller:
         log_level: int | str | None = None,
         engine: Callable[[tuple[int, int]], Engine] | None = None,
         threaded: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not isinstance(settings, Settings):
             raise ArgumentError(f"settings must be a workq.config.Settings, not {settings!r}")
@@ -95,6 +97,7 @@ class Controller:
         self.past = dict.fromkeys(("done", "failed", "cancelled", "timed_out", "lost"), 0)  # of queues that are gone
         self.segments = Pool()  # in which large arguments lie
         self.threaded = threaded
+        self.clock = clock
         self._make_engine = engine
         self.start_method = environment.start_method(start_method)
         self._launcher_argv = launcher_argv
@@ -293,6 +296,7 @@ class Controller:
                         unit.need_extra().end(unit, cancelled(unit, "before it had begun"))
                         unit.call.queue.cancelled += 1
                         unit.call.queue.ended.append(unit)
+                        unit.call.queue.resting.pop(unit, None)
                         loop.dispatcher.trim(unit.call.queue)
             finally:  # also where an exception of a signal handler strikes
                 if unit.value is not PENDING and unit.extra is not None:

@@ -255,9 +255,9 @@ class Dispatcher:
         for index, unit in enumerate(units):
             if unit.value is not PENDING:
                 items[index] = None
-            elif unit.attempts > 1:
+            elif unit.attempt > 1:
                 news = news or {}
-                news.setdefault("attempts", {})[unit.id] = unit.attempts
+                news.setdefault("attempts", {})[unit.id] = unit.attempt
         return news
 
     def forget(self, queue: Queue) -> None:
@@ -426,11 +426,11 @@ class Dispatcher:
         if kind == KIND_NOTED:
             header, inner, chunks, notes = marshal_loads(payload)
             extra = unit.need_extra()
-            if unit.value is PENDING and extra.noted != extra.attempts:
+            if unit.value is PENDING and extra.noted != extra.attempt:
                 keep = unit.call.queue.outputs.append
                 extra.output += chunks or ()
                 extra.notes += notes or ()
-                extra.noted = extra.attempts
+                extra.noted = extra.attempt
                 if extra.output:
                     keep(unit)
             inner_kind = header & KIND_MASK
@@ -565,7 +565,7 @@ class Dispatcher:
         with self.lock:
             place = self.find(unit)
         if place is None:
-            return UnitState.QUEUED
+            return UnitState.RESTING if unit in unit.call.queue.resting else UnitState.QUEUED
         worker, number = place
         if number > worker.words[STARTED]:
             return UnitState.SENT
@@ -595,8 +595,10 @@ class Dispatcher:
         """Empty a queue's backlogs and return the open units that were in them. Takes the lock."""
         with self.lock:
             dropped = [unit for backlog in (queue.pending, *queue.ranked.values()) for unit in backlog if unit.value is PENDING]
+            dropped += [unit for unit in tuple(queue.resting) if unit.value is PENDING]
             queue.pending.clear()
             queue.ranked.clear()
+            queue.resting.clear()
         return dropped
 
 

@@ -189,8 +189,14 @@ class Halts:
             end = timed_out(unit, unit.call.options.timeout or 0.0, worker)
         else:
             end = Ended(UnitState.LOST, errors.WorkerHalted(halt))
-        if stopping.again(loop, unit, f"{end.state.value} ({halt.reason()})"):
-            return
+        if unit.call.options.retry is not None:
+            from workq.controller import retrying  # loaded already, by whoever asked for retries
+
+            attempt = retrying.attempt_of(unit, end, worker, unit.started_ns if begun_s is not None else 0, unit.ended_ns, halt.reason())
+            if retrying.comes_again(loop, unit, end, attempt):
+                return
+            if end.state is UnitState.LOST:
+                end.error = retrying.loss(unit, halt, attempt, loop.settings)
         stopping.count_end(unit, end.state)
         loop.settle(unit, end)
 

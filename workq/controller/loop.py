@@ -13,11 +13,12 @@ import os
 import select
 import threading
 import time
+from _random import Random  # `random` itself costs milliseconds to import
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from workq.controller import facts, halts, nested, perform, stopping, surroundings
+from workq.controller import alarms, facts, halts, nested, perform, stopping, surroundings
 from workq.controller.blocking import BlockedJudge
 from workq.controller.dispatch import Dispatcher
 from workq.controller.records import NEVER, Batch, Queue, Worker
@@ -44,6 +45,7 @@ class Loop:
     def __init__(self, controller: Controller, bells: tuple[Bell, Bell], engine: Engine) -> None:
         self.controller = controller
         self.settings = controller.settings
+        self.clock = controller.clock
         self.bell_fd = bells[1].fd
         self.core = Scheduler(controller.settings)
         load_barriers()
@@ -60,6 +62,8 @@ class Loop:
         self.judge = BlockedJudge(self)
         self.halts = halts.Halts(self)
         self.nested = nested.Nested(self)
+        self.alarms = alarms.Alarms(self)
+        self.random = Random().random
         self.thread: threading.Thread | None = None
         self.closing = False
         self._starting = threading.RLock()
@@ -152,7 +156,7 @@ class Loop:
 
     def turn(self, ready: list[tuple[int, int]]) -> None:
         """Take in what has happened, and do what follows from it."""
-        begun = time.monotonic()
+        begun = self.clock()
         for fd, _ in ready:
             if fd == self.bell_fd:
                 self._drain_bell()
@@ -177,7 +181,7 @@ class Loop:
             self._heartbeat_due = begun + self.settings.heartbeat_s
             self.halts.look_for_stalled(begun)
         self._watch_sockets()
-        self.collecting_s += time.monotonic() - begun
+        self.collecting_s += self.clock() - begun
         if again:
             self.ring()
 
@@ -356,6 +360,10 @@ class Loop:
                 extra.lock.release()
         for callback in callbacks:
             self.controller.delivery.call(callback, unit)
+        if extra.history:
+            from workq.controller import retrying  # loaded already, by whoever asked for retries
+
+            retrying.forget(self, unit)
         extra.handles.clear()
         if extra.segment is not None:
             self.controller.segments.free(extra.segment)

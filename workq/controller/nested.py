@@ -76,7 +76,7 @@ class Nested:
     def _units(self, worker: Worker, queue: Queue, key: tuple[int, int], calls: list[Any], units: list[Any]) -> None:
         for number, pickled, keywords, name, options in calls:
             call_number = next(self._loop.controller.call_numbers)
-            self._calls[int(worker.number), number] = Call(queue, call_number, pickled, keywords, name, Options(*options))
+            self._calls[int(worker.number), number] = Call(queue, call_number, pickled, keywords, name, Options.of_plain(options))
         for unit_id, number, data, queued_ns in units:
             call = self._calls[int(worker.number), number]
             unit: Unit[Any] = Unit(call, data, unit_id, queued_ns)
@@ -126,10 +126,10 @@ class Nested:
                 owner.outgoing.send(frame)
 
 
-def outcome(unit: Unit[Any]) -> tuple[int, Any, str, list[tuple[int, str]], tuple[int, int], str]:
+def outcome(unit: Unit[Any]) -> tuple[Any, ...]:
     """Return what the worker has to know of a unit that has ended."""
     value = unit.value
-    times = unit.started_ns, unit.ended_ns
+    times = unit.started_ns, unit.ended_ns, [tuple(attempt) for attempt in unit.attempts[:-1]]
     name = unit.worker_record.name if unit.worker_record is not None else ""
     output = unit.extra.output if unit.extra is not None else []
     if type(value) is SegmentRaw:

@@ -18,6 +18,7 @@ from workq.core.actions import (
     KillWorker,
     Limit,
     Release,
+    RingAlarm,
     Sample,
     StartWorker,
     StopWorker,
@@ -55,6 +56,8 @@ def perform(loop: Loop, action: Action, now: float) -> list[NeedsLead]:
             return [partial(loop.halts.fail_category, category)]
         case Sample(category, on):
             loop.judge.sample(category, on)
+        case RingAlarm(alarm):
+            return [partial(loop.alarms.ring, alarm)]
     return []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from workq.callbacks import Callbacks
     from workq.controller.controller import Controller
     from workq.core.ids import QueueId, WorkerId
+    from workq.core.retrying import RetryPolicy
     from workq.engines.protocol import Lane
     from workq.unit import Unit
 
@@ -32,15 +33,30 @@ class Options:
 
     Attributes:
         timeout: How long it may run, seconds; None: for ever. The clock starts when the unit starts.
-        retries: How often it is tried again after it failed, timed out or was lost with its worker.
+        retry: Whether and when it is tried again after it failed, timed out or was lost with its worker; None: never.
         priority: Higher ones go first within their queue.
         name: What it is called; None: as its function.
     """
 
     timeout: float | None = None
-    retries: int = 0
+    retry: RetryPolicy | None = None
     priority: int = 0
     name: str | None = None
+
+    def plain(self) -> tuple[Any, ...]:
+        """Return it in values that marshal takes."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return tuple(tuple(value) if isinstance(value, tuple) else value for value in values)
+
+    @classmethod
+    def of_plain(cls, values: tuple[Any, ...]) -> Options:
+        """Return what `plain` was made of."""
+        options = cls(*values)
+        if options.retry is None:
+            return options
+        from workq.core.retrying import RetryPolicy
+
+        return replace(options, retry=RetryPolicy(*options.retry))
 
 
 @dataclass(slots=True, eq=False)
@@ -209,6 +225,8 @@ class Queue:  # weakly referred to by its controller
         self.owner: Worker | None = None  # of a nested queue: the worker whose unit made it
         self.depth_of_nest = 0  # 1 for a queue that a unit of the application's queue made, 2 for one made by a unit of that, …
         self.retrying = 0
+        self.resting: dict[Unit[Any], float] = {}  # units that wait for the time of their next attempt, and that time
+        self.draining = False  # closed, but what it has is still run: retries included
         self.done = self.failed = self.cancelled = self.timed_out = self.lost = 0
         self.peak_depth = 0
 
@@ -269,18 +287,18 @@ class Queue:  # weakly referred to by its controller
         flying = sum(
             len(batch.units) - batch.at - batch.units.count(GHOST) for worker in list(self.workers) for batch in list(worker.batches)
         )
-        return self.depth() + flying + self.retrying
+        return self.depth() + flying + self.retrying + len(self.resting)
 
     def open_list(self) -> list[Unit[Any]]:
         """Return the units that have not ended. Under the dispatch lock, or in the controller's thread."""
         flying = [
             unit for worker in self.workers for batch in tuple(worker.batches) for unit in batch.units[batch.at :] if unit is not GHOST
         ]
-        return [*self.pending, *(unit for units in self.ranked.values() for unit in units), *flying]
+        return [*self.pending, *(unit for units in self.ranked.values() for unit in units), *tuple(self.resting), *flying]
 
     def busy(self) -> bool:
         """Return whether any unit of it is still open."""
-        if self.pending or self.retrying or (self.ranked and any(self.ranked.values())):
+        if self.pending or self.retrying or self.resting or (self.ranked and any(self.ranked.values())):
             return True
         return any(worker.forming or (worker.batches and worker.holds_open_units()) for worker in self.workers)
 

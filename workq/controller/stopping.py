@@ -11,7 +11,7 @@ from workq.controller.dispatch import GHOST_VALUE
 from workq.controller.records import GHOST, Batch, Worker
 from workq.core.events import StopReason, UnitId, UnitMustStop, WorkerId
 from workq.core.states import UnitState
-from workq.transport.board import KIND_INTERRUPTED, STARTED, TARGET
+from workq.transport.board import KIND_INTERRUPTED, MASK, STARTED, TARGET
 from workq.unit import PENDING, Ended, Unit, cancelled, timed_out
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Stops:
             queue.unusual = True  # whoever sends what is left of it has the worker skip it
             queue.cancelled += 1
             loop.settle(unit, cancelled(unit, why))
+            queue.resting.pop(unit, None)
             with loop.dispatcher.lock:
                 loop.dispatcher.trim(queue)
             loop.lead.wake_ready()
@@ -186,33 +187,15 @@ def failed_end(loop: Loop, worker: Worker, batch: Batch, at: int, kind: int, pay
         end = timed_out(unit, unit.call.options.timeout or 0.0, worker)
     else:
         end = Ended(UnitState.FAILED, payload=payload)
-    if again(loop, unit, end.state.value, (batch.units, at)):
-        return GHOST_VALUE
+    if unit.call.options.retry is not None:
+        from workq.controller import retrying  # loaded already, by whoever asked for retries
+
+        ended_ns = worker.lane.board.ends[(batch.first + at) & MASK]
+        attempt = retrying.attempt_of(unit, end, worker, loop.dispatcher.begun_ns(worker, batch, at), ended_ns)
+        if retrying.comes_again(loop, unit, end, attempt, (batch.units, at)):
+            return GHOST_VALUE
     count_end(unit, end.state)
     return end
-
-
-def again(loop: Loop, unit: Unit[Any], how: str, place: tuple[list[Any], int] | None = None) -> bool:
-    """Put a unit back into its queue, if retries are left and nobody has asked it to end; its ``place`` is left in the same breath."""
-    extra = unit.extra
-    if unit.attempts > unit.call.options.retries or unit.call.queue.closed:
-        return False
-    if extra is not None and extra.stopping is UnitState.CANCELLED:
-        return False
-    extra = unit.need_extra()
-    line = f"attempt {extra.attempts} {how} in {unit.worker_record.name if unit.worker_record else 'a worker'}"
-    queue = unit.call.queue
-    queue.unusual = True
-    queue.room = bool(queue.workers)
-    put_back = queue.backlog(unit.call.options.priority).appendleft
-    extra.history += [line]  # from here to the last line no call returns, so that nothing can strike in between
-    extra.attempts += 1
-    extra.stopping = None
-    if place is not None:
-        place[0][place[1]] = GHOST
-    put_back(unit)
-    loop.look_at(queue)
-    return True
 
 
 def count_end(unit: Unit[Any], state: UnitState) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workq.core.fact import fact
-from workq.core.ids import QueueId, UnitId, WorkerId
+from workq.core.ids import AlarmId, QueueId, UnitId, WorkerId
 
 
 @fact
@@ -89,4 +89,11 @@ class Sample:
     on: bool
 
 
-Action = StartWorker | StopWorker | KillWorker | Grant | Limit | Release | Interrupt | KillUnit | FailCategory | Sample
+@fact
+class RingAlarm:
+    """The time has come for which this alarm was set."""
+
+    alarm: AlarmId
+
+
+Action = StartWorker | StopWorker | KillWorker | Grant | Limit | Release | Interrupt | KillUnit | FailCategory | Sample | RingAlarm

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from workq.core.fact import fact
+from workq.core.ids import AlarmId as AlarmId
 from workq.core.ids import QueueId as QueueId
 from workq.core.ids import UnitId as UnitId
 from workq.core.ids import WorkerId as WorkerId
@@ -169,6 +170,21 @@ class UnitStopped:
 
 
 @fact
+class AlarmSet:
+    """Something is to be done at this time: RingAlarm will follow then, once."""
+
+    alarm: AlarmId
+    at: float
+
+
+@fact
+class AlarmDropped:
+    """It need not be done any more. It may have rung already."""
+
+    alarm: AlarmId
+
+
+@fact
 class Tick:
     """Nothing but time has passed."""
 
@@ -191,5 +207,7 @@ Event = (
     | WorkerExited
     | UnitMustStop
     | UnitStopped
+    | AlarmSet
+    | AlarmDropped
     | Tick
 )

@@ -7,3 +7,4 @@ from typing import NewType
 QueueId = NewType("QueueId", int)
 WorkerId = NewType("WorkerId", int)
 UnitId = NewType("UnitId", int)
+AlarmId = NewType("AlarmId", int)

@@ -18,11 +18,15 @@ from workq.core.actions import (
     KillWorker,
     Limit,
     Release,
+    RingAlarm,
     Sample,
     StartWorker,
     StopWorker,
 )
+from workq.core.alarms import Alarms
 from workq.core.events import (
+    AlarmDropped,
+    AlarmSet,
     BlockedHow,
     CategoryAdded,
     CategoryRemoved,
@@ -71,6 +75,7 @@ class Scheduler:
 
     Attributes:
         categories, queues, workers, stops: The rows, by name or number. Whoever reads them must not change them.
+        alarms: What else is to be done at some time.
     """
 
     def __init__(self, settings: Settings = DEFAULTS) -> None:
@@ -79,6 +84,7 @@ class Scheduler:
         self.queues: dict[QueueId, QueueRow] = {}
         self.workers: dict[WorkerId, WorkerRow] = {}
         self.stops: dict[UnitId, StopRow] = {}
+        self.alarms = Alarms()
         self._worker_ids = count(1)
         self._deadlines: dict[WorkerRow | StopRow | CategoryRow, float] = {}
         self._touched: dict[str, CategoryRow] = {}  # categories to be settled before the current event is done
@@ -95,6 +101,8 @@ class Scheduler:
         actions = self._note(event, now)
         if self._deadlines and min(self._deadlines.values()) <= now:
             actions += self._expire(now)
+        if self.alarms:
+            actions += [RingAlarm(alarm) for alarm in self.alarms.take_due(now)]
         for category in self._touched.values():
             actions += self._settle(category, now)
         self._touched.clear()
@@ -102,7 +110,9 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """Return when to call again with Tick if nothing happens before, or None."""
-        return min(self._deadlines.values(), default=None)
+        at = min(self._deadlines.values(), default=None)
+        alarm_at = self.alarms.next_at()
+        return at if alarm_at is None else alarm_at if at is None else min(at, alarm_at)
 
     # -- facts
 
@@ -138,6 +148,10 @@ class Scheduler:
                 self._note_paused(queue, False)
             case QueueResized(queue, max_workers):
                 self._note_resized(queue, max_workers)
+            case AlarmSet(alarm, at):
+                self.alarms.set(alarm, at)
+            case AlarmDropped(alarm):
+                self.alarms.drop(alarm)
             case CategoryAdded(name, limits):
                 self._note_category(name, limits)
             case CategoryRemoved(name):

@@ -31,6 +31,7 @@ class UnitState(Enum):
     SENT = "sent"  # behind another unit in a worker's hands; can still be taken back
     RUNNING = "running"  # the worker has announced it
     STOPPING = "stopping"  # running, and asked to end
+    RESTING = "resting"  # tried without success, and not yet due to be tried again; its queue holds it
     DONE = "done"  # returned a value
     FAILED = "failed"  # raised, or its result could not be sent
     CANCELLED = "cancelled"  # ended because somebody asked
@@ -85,9 +86,16 @@ UNIT_MOVES: dict[tuple[UnitState, str], UnitState] = {
     (U.STOPPING, "raise"): U.FAILED,  # an exception of its own, before the interrupt
     (U.STOPPING, "interrupted by cancel"): U.CANCELLED,
     (U.STOPPING, "interrupted by time-out"): U.TIMED_OUT,
+    (U.QUEUED, "time in queue is over"): U.TIMED_OUT,
     (U.FAILED, "retry"): U.QUEUED,  # only where retries were asked for
     (U.TIMED_OUT, "retry"): U.QUEUED,
     (U.LOST, "retry"): U.QUEUED,
+    (U.FAILED, "rest"): U.RESTING,  # the same, after a delay
+    (U.TIMED_OUT, "rest"): U.RESTING,
+    (U.LOST, "rest"): U.RESTING,
+    (U.RESTING, "wake"): U.QUEUED,
+    (U.RESTING, "cancel"): U.CANCELLED,
+    (U.RESTING, "fail"): U.FAILED,
 }
 
 UNIT_ENDS = frozenset({U.DONE, U.FAILED, U.CANCELLED, U.TIMED_OUT, U.LOST})

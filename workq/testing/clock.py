@@ -20,10 +20,19 @@ class ManualClock:
         (1.5, 2.0)
     """
 
-    def __init__(self, now: float = 0.0) -> None:
+    def __init__(self, now: float = 0.0, wall: float = 1_700_000_000.0) -> None:
         self.now = now
+        self.wall_ahead = wall - now  # what the clock on the wall shows more; set it, and that clock jumps
         self._alarms: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()  # alarms of the same time ring in the order in which they were set
+
+    def monotonic(self) -> float:
+        """Return the time, as `time.monotonic` does."""
+        return self.now
+
+    def time(self) -> float:
+        """Return the time on the wall, as `time.time` does."""
+        return self.now + self.wall_ahead
 
     def call_at(self, when: float, alarm: Callable[[], None]) -> None:
         """Call `alarm` when the time reaches `when`; at the next move of the clock if that is over."""

@@ -51,11 +51,14 @@ def dump_error(error: BaseException, unit_label: str = "", note: str = "") -> by
             text = f"(unit {unit_label})\n{text}"
         pickled = proven_pickle(error) if isinstance(error, Exception) else None
         notes = [*notes_of(error), *([note] if note else ())]
-        return marshal.dumps((codec.type_name(error), bounded_repr(error), text, pickled, notes, chain_of(error)))
+        kinds = list(full_names(type(error)))
+        return marshal.dumps((codec.type_name(error), bounded_repr(error), text, pickled, notes, chain_of(error), kinds))
     except ExternalInterrupt:
         raise
     except BaseException as problem:  # a class whose very name raises, no memory left
-        return marshal.dumps((type(error).__name__, f"an exception that cannot be described: {codec.reason(problem)}", "", None, [], []))
+        return marshal.dumps(
+            (type(error).__name__, f"an exception that cannot be described: {codec.reason(problem)}", "", None, [], [], [])
+        )
 
 
 def proven_pickle(error: BaseException) -> bytes | None:
@@ -148,6 +151,17 @@ def chain_of(error: BaseException) -> list[tuple[int, bytes]]:
     return links
 
 
+def full_names(kind: type[BaseException]) -> tuple[str, ...]:
+    """Return the full names of an exception type and of its bases."""
+    return tuple(full_name(each) for each in kind.__mro__ if each not in (object, BaseException))
+
+
+def full_name(kind: type) -> str:
+    """Return the name by which a type is known in every process; the script is ``__main__`` in all of them."""
+    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
+    return f"{module}.{kind.__qualname__}"
+
+
 def notes_of(error: BaseException) -> list[str]:
     """Return its notes, bounded."""
     notes = getattr(error, "__notes__", None)
@@ -202,7 +216,7 @@ def load_error(data: Any) -> BaseException:
     from workq.errors import RemoteError, RemoteTraceback
 
     try:
-        name, text, trace, pickled, notes, links = marshal.loads(data)
+        name, text, trace, pickled, notes, links, _ = marshal.loads(data)
     except Exception as problem:
         return RemoteError("unknown", f"the unit's exception could not be read: {codec.reason(problem)}")
     error = loaded(pickled) or RemoteError(name, text, trace)
@@ -211,6 +225,24 @@ def load_error(data: Any) -> BaseException:
     hang_chain(cause, links)
     error.__cause__ = cause
     return error
+
+
+def kinds_of(data: Any) -> tuple[str, ...]:
+    """Return the full names of the exception's type and of its bases, without making it."""
+    try:
+        return tuple(marshal.loads(data)[6])
+    except Exception:
+        return ()
+
+
+def line_of(data: Any) -> str:
+    """Return what the exception was, in a line, without making it."""
+    try:
+        _, text, trace, *_ = marshal.loads(data)
+        line = trace.rstrip().rpartition("\n")[2] or text
+        return str(line).replace("__mp_main__.", "__main__.")
+    except Exception:
+        return ""
 
 
 def loaded(pickled: bytes | None) -> BaseException | None:
