@@ -67,6 +67,12 @@ class Halt:
             return "ended in an unknown way"
         return f"exited with code {self.exit_code}"
 
+    def why(self) -> str:
+        """Return why in a word or two, the same for all that ended alike: ``"SIGKILL"``, ``"out of memory"``, ``"exit code 3"``."""
+        if self.probably_out_of_memory:
+            return "out of memory"
+        return self.signal or ("unknown" if self.exit_code is None else f"exit code {self.exit_code}")
+
     def __repr__(self) -> str:
         return f"<Halt: {str(self).splitlines()[0]}>"
 

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 from workq import context
 from workq.attempt import Attempt, bounded
 from workq.config import DEFAULTS, Settings
+from workq.controller import tallies
 from workq.controller.delivery import write_output
 from workq.controller.records import NEVER, Queue
 from workq.core.states import UnitState
 from workq.errors import WaitError
-from workq.statistics import Metrics, QueueStatistics, WorkerTable, queue_statistics
 from workq.transport import codec
 from workq.unit import PENDING, Ended, Raw, Unit, cancelled
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from workq.category import Category
+    from workq.statistics import Metrics, QueueStatistics, WorkerTable
 
 logger = logging.getLogger("workq")
 
@@ -153,6 +154,8 @@ class InlineController:
 
     def statistics(self, queue: Queue) -> QueueStatistics:
         """Return a queue's counters."""
+        from workq.controller.seeing import queue_statistics
+
         return queue_statistics(queue)
 
     def workers(self) -> WorkerTable:
@@ -162,6 +165,11 @@ class InlineController:
     def metrics(self) -> Metrics:
         """Return the counters of the controller behind."""
         return self.outer.metrics()  # type: ignore[no-any-return]
+
+    @property
+    def tallies(self) -> Any:
+        """The counters of the controller behind; None inside a unit."""
+        return getattr(self.outer, "tallies", None)
 
     def drain(self, timeout_s: float) -> bool:
         """Nothing is ever left to deliver."""
@@ -312,6 +320,7 @@ class InlineController:
             unit.value = value
         else:
             unit.extra.end(unit, value)
+        tallies.note_unit(unit)
         if unit.extra is not None and unit.extra.output:
             queue.outputs.append(unit)
 

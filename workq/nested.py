@@ -25,16 +25,17 @@ from workq import context
 from workq.attempt import Attempt
 from workq.category import Category, standard_categories, unknown_category
 from workq.config import DEFAULTS
+from workq.controller import tallies
 from workq.controller.delivery import write_output
 from workq.controller.nested import ENDED, PICKLED
 from workq.controller.records import Queue
 from workq.core.states import UnitState
 from workq.errors import QueueClosed as QueueClosedError
-from workq.statistics import Metrics, QueueStatistics, WorkerTable, queue_statistics
 from workq.transport.channel import DOWN_REPLY, UP_REQUEST
 from workq.unit import PENDING, Ended, Raw, Unit, cancelled
 
 if TYPE_CHECKING:
+    from workq.statistics import Metrics, QueueStatistics, WorkerTable
     from workq.worker.main import Worker as Side
 
 logger = logging.getLogger("workq")
@@ -178,10 +179,14 @@ class NestedController:
 
     def statistics(self, queue: Queue) -> QueueStatistics:
         """Return a queue's counters, as far as they are known here."""
+        from workq.controller.seeing import queue_statistics
+
         return queue_statistics(queue)
 
     def workers(self) -> WorkerTable:
         """The parent alone can see its workers."""
+        from workq.statistics import WorkerTable
+
         return WorkerTable(())
 
     def metrics(self) -> Metrics:
@@ -294,6 +299,8 @@ class NestedController:
             unit.need_extra().output += output
             queue.outputs.append(unit)
         self._count(queue, UnitState(state))
+        if started_ns and ended_ns:
+            tallies.note_unit(unit)
         queue.retrying -= 1
         self._settle(unit, Raw(data) if what == PICKLED else Ended(UnitState(state), payload=data) if what == ENDED else data)
 

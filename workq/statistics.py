@@ -1,23 +1,101 @@
-"""Immutable snapshots with a readable repr: what people look at in the REPL, and programs read."""
+"""Immutable snapshots with a readable repr: what people look at in the REPL and in a notebook, and programs read."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, overload
 
-from workq.core.states import WorkerState
-from workq.process import probe
+from workq.core.times import cumulative, quantile_s
+from workq.tables import html_table, seconds, share, size, table
 
-if TYPE_CHECKING:
-    from workq.controller.controller import Controller
-    from workq.controller.records import Queue, Worker
+FIRST_BUCKET, LAST_BUCKET, BUCKET_STEP = 10, 40, 2  # that `Histogram.buckets` tells of: 1 us, 4 us, … 18 min
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+def _plain(value: Any) -> Any:
+    """Return a field of a snapshot as plain data."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return value.as_dict() if hasattr(value, "as_dict") else value
+
+
+def _fields_of(snapshot: Any) -> dict[str, Any]:
+    return {each.name: _plain(getattr(snapshot, each.name)) for each in fields(snapshot) if not each.name.startswith("_")}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Histogram:
+    """How long things took: how many, their sum, and how they are spread.
+
+    Number and sum are exact. A quantile is off by 40 % at most, as times are counted in powers of two; units that take less than a few
+    milliseconds are counted as the mean of the batch that they travelled in.
+
+    Attributes:
+        count: How many there were.
+        total_s: All of them together, seconds.
+    """
+
+    count: int
+    total_s: float
+    _buckets: tuple[int, ...] = ()
+
+    @property
+    def mean_s(self) -> float | None:
+        """Their mean, seconds; None where there are none."""
+        return self.total_s / self.count if self.count else None
+
+    def quantile_s(self, share: float) -> float | None:
+        """Return the time, seconds, that this share of them did not exceed; None where there are none.
+
+        >>> Histogram(0, 0.0).quantile_s(0.99) is None
+        True
+        """
+        return quantile_s(self._buckets, share)
+
+    def buckets(self) -> list[tuple[float, int]]:
+        """Return upper bounds, seconds, each with how many took no longer: 1 us, 4 us, 16 us, … 18 minutes."""
+        return list(cumulative(self._buckets, FIRST_BUCKET, LAST_BUCKET, BUCKET_STEP))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as a plain dict."""
+        found = {f"p{percent}_s": self.quantile_s(percent / 100) for percent in (50, 90, 99)}
+        return {"count": self.count, "total_s": self.total_s, "mean_s": self.mean_s, **found}
+
+    def __repr__(self) -> str:
+        if not self.count:
+            return "none"
+        return f"{seconds(self.mean_s)} (99 %: {seconds(self.quantile_s(0.99))})"
+
+
+NO_TIMES = Histogram(0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class QueueStatistics:
-    """The counters of one queue at one moment. Counters never fall; times are seconds."""
+    """The counters of one queue at one moment. Counters never fall; times are seconds.
+
+    Attributes:
+        name: The queue's name.
+        category: Its category's.
+        max_workers: The most workers that serve it at once.
+        workers: How many are attached to it now.
+        active_workers: How many of them run a unit and are not blocked.
+        blocked_workers: How many of them are in a unit that waits for something.
+        queued: Units that have not begun.
+        running: Units that run.
+        done, failed, cancelled, timed_out, lost: Units that have ended so.
+        peak_depth: The most units that ever waited at once.
+        uncollected: Ended units that ``sync()``, ``wait_one()`` or ``as_completed()`` have not handed out.
+        units_per_second: Units that ended after they had run, in each of the last seconds (up to eight), on average.
+        wait_time: How long units waited before they began.
+        run_time: How long they ran.
+        busy_s: How long workers were in units of it, all together.
+        busy: The share of the time of ``max_workers`` workers since its first unit that they were in units of it; None before that.
+        bytes_to_workers: Arguments and functions.
+        bytes_from_workers: Results and exceptions.
+    """
 
     name: str
     category: str
@@ -31,15 +109,38 @@ class QueueStatistics:
     timed_out: int
     lost: int
     peak_depth: int
-    uncollected: int  # ended units that sync(), wait_one() or as_completed() have not handed out
+    uncollected: int
+    active_workers: int = 0
+    blocked_workers: int = 0
+    units_per_second: float = 0.0
+    wait_time: Histogram = NO_TIMES
+    run_time: Histogram = NO_TIMES
+    busy_s: float = 0.0
+    busy: float | None = None
+    bytes_to_workers: int = 0
+    bytes_from_workers: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as a plain dict."""
-        return asdict(self)
+        return _fields_of(self)
+
+    def _title(self) -> str:
+        workers = f"{self.workers} of {self.max_workers} worker{'s' * (self.max_workers != 1)}"
+        return f"queue {self.name} ({self.category}): {workers}, {self.units_per_second:.4g} units/s, busy {share(self.busy)}"
+
+    def _cells(self) -> tuple[list[str], list[str]]:
+        names = ["queued", "running", "done", "failed", "cancelled", "timed_out", "lost", "peak_depth", "uncollected"]
+        cells = [str(getattr(self, name)) for name in names]
+        head = [*(name.replace("_", " ") for name in names), "wait time", "run time"]
+        return head, [*cells, seconds(self.wait_time.mean_s), seconds(self.run_time.mean_s)]
 
     def __repr__(self) -> str:
-        names = [field.name for field in fields(self)]
-        return table([names], [[str(getattr(self, name)) for name in names]])
+        head, cells = self._cells()
+        return f"{self._title()}\n{table([head], [cells])}"
+
+    def _repr_html_(self) -> str:
+        head, cells = self._cells()
+        return html_table(self._title(), [head], [cells])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +175,29 @@ class WorkerRow:
     cpu_s: float | None
     blocked: str | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as a plain dict."""
+        return _fields_of(self)
+
+    def cells(self) -> list[str]:
+        """Return it as a row of the table."""
+        return [
+            str(self.pid),
+            self.name,
+            self.state,
+            self.queue or "-",
+            self.unit or "-",
+            seconds(self.since_s),
+            str(self.units_done),
+            "-" if self.rss_bytes is None else f"{self.rss_bytes / 2**20:.0f} MiB",
+            seconds(self.cpu_s),
+        ]
+
 
 class WorkerTable(Sequence[WorkerRow]):
     """Rows of workers; prints as a table."""
+
+    HEAD = ("pid", "name", "state", "queue", "unit", "since", "units", "memory", "cpu")
 
     def __init__(self, rows: Sequence[WorkerRow]) -> None:
         self._rows = tuple(rows)
@@ -93,157 +214,117 @@ class WorkerTable(Sequence[WorkerRow]):
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """Return the rows as plain dicts."""
-        return [asdict(row) for row in self._rows]
+        return [row.as_dict() for row in self._rows]
 
     def __repr__(self) -> str:
-        head = ["pid", "name", "state", "queue", "unit", "since", "units", "memory", "cpu"]
-        lines = [
-            [
-                str(row.pid),
-                row.name,
-                row.state,
-                row.queue or "-",
-                row.unit or "-",
-                seconds(row.since_s),
-                str(row.units_done),
-                "-" if row.rss_bytes is None else f"{row.rss_bytes / 2**20:.0f} MiB",
-                "-" if row.cpu_s is None else seconds(row.cpu_s),
-            ]
-            for row in self._rows
-        ]
-        return table([head], lines) if lines else "no workers"
+        return table([self.HEAD], [row.cells() for row in self._rows]) if self._rows else "no workers"
+
+    def _repr_html_(self) -> str:
+        return html_table("", [self.HEAD], [row.cells() for row in self._rows]) if self._rows else "no workers"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Metrics:
-    """The counters of a controller at one moment. Counters never fall."""
+    """The counters of all categories, or of one, at one moment. Counters never fall, also not when queues are deleted.
 
-    active_workers: int
-    waiting_workers: int
-    blocked_workers: int
-    retired_workers: int
-    units_queued: int
-    units_done: int
-    units_failed: int
-    units_cancelled: int
-    units_timed_out: int
-    units_lost: int
-    workers_started: int
-    workers_interrupted: int
-    workers_killed: int
-    workers_halted: int
-    collecting_s: float
+    Attributes:
+        category: The category's name; None for all together.
+        active_workers: Workers that run a unit and are not blocked.
+        waiting_workers: Workers that have nothing to do.
+        blocked_workers: Workers in a unit that waits for a lock, an event, or other units.
+        retired_workers: Workers that are parked, and activated again at once.
+        starting_workers, stopping_workers: Workers that come, and that go.
+        peak_active_workers: The most that were ever active at once; of all categories: the highest of theirs.
+        units_queued: Units that have not begun.
+        units_running: Units that run.
+        units_done, units_failed, units_cancelled, units_timed_out, units_lost: Units that have ended so.
+        peak_depth: The most units that ever waited in one queue.
+        units_per_second: Units that ended after they had run, in each of the last seconds (up to eight), on average.
+        wait_time: How long units waited before they began.
+        run_time: How long they ran.
+        workers_started: Worker processes that were started.
+        workers_retired: How often one was retired.
+        workers_interrupted: How often a unit was interrupted.
+        workers_killed: Workers that workq has killed.
+        workers_halted: Workers that ended by themselves.
+        workers_recycled: Workers that were replaced as planned, for their age, their units or their memory.
+        worker_halts: Of those that halted, how many for which reason: the signal's name, ``"exit code 3"``, ``"out of memory"``.
+        bytes_to_workers: Arguments and functions.
+        bytes_from_workers: Results and exceptions.
+        worker_s: How long workers were there, all together, seconds.
+        busy_s: How long they were in units.
+        busy: The share of ``worker_s`` that they were in units; None where there were no workers.
+        controller_s: How long the controller has worked, seconds.
+        collecting_s: How long it took to collect this.
+        categories: The same for each category, by name. Empty in that of a category.
+    """
+
+    category: str | None = None
+    active_workers: int = 0
+    waiting_workers: int = 0
+    blocked_workers: int = 0
+    retired_workers: int = 0
+    starting_workers: int = 0
+    stopping_workers: int = 0
+    peak_active_workers: int = 0
+    units_queued: int = 0
+    units_running: int = 0
+    units_done: int = 0
+    units_failed: int = 0
+    units_cancelled: int = 0
+    units_timed_out: int = 0
+    units_lost: int = 0
+    peak_depth: int = 0
+    units_per_second: float = 0.0
+    wait_time: Histogram = NO_TIMES
+    run_time: Histogram = NO_TIMES
+    workers_started: int = 0
+    workers_retired: int = 0
+    workers_interrupted: int = 0
+    workers_killed: int = 0
+    workers_halted: int = 0
+    workers_recycled: int = 0
+    worker_halts: Mapping[str, int] = field(default_factory=lambda: NOTHING)
+    bytes_to_workers: int = 0
+    bytes_from_workers: int = 0
+    worker_s: float = 0.0
+    busy_s: float = 0.0
+    busy: float | None = None
+    controller_s: float = 0.0
+    collecting_s: float = 0.0
+    categories: Mapping[str, Metrics] = field(default_factory=lambda: NOTHING)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as a plain dict."""
-        return asdict(self)
+        """Return the same as a plain dict, categories included."""
+        return _fields_of(self)
+
+    def _rows(self) -> tuple[list[str], list[list[str]]]:
+        """Return a column for all, and one for each category in which anything has happened."""
+        busy = [each for each in self.categories.values() if each.workers_started or each.units_queued or each.units_cancelled]
+        columns = [self, *(busy if len(busy) > 1 else ())]
+        names = [each.name for each in fields(self) if each.name not in ("category", "categories")]
+        rows = [[name, *(_cell(name, getattr(column, name)) for column in columns)] for name in names]
+        return ["", *(column.category or "all" for column in columns)], rows
 
     def __repr__(self) -> str:
-        rows = [
-            [field.name, f"{value:.6g}" if isinstance(value := getattr(self, field.name), float) else str(value)] for field in fields(self)
-        ]
-        return table([], rows)
+        head, rows = self._rows()
+        return table([head] if len(head) > 2 else [], rows)
+
+    def _repr_html_(self) -> str:
+        head, rows = self._rows()
+        return html_table("", [head], rows)
 
 
-def queue_statistics(queue: Queue) -> QueueStatistics:
-    """Return one queue's counters."""
-    running = sum(bool(worker.batches) for worker in list(queue.workers))
-    return QueueStatistics(
-        queue.name,
-        queue.category,
-        queue.max_workers,
-        len(queue.workers),
-        max(0, queue.open_units() - running),
-        running,
-        queue.done,
-        queue.failed,
-        queue.cancelled,
-        queue.timed_out,
-        queue.lost,
-        max(queue.peak_depth, queue.depth()),
-        len(queue.ended),
-    )
-
-
-def worker_table(controller: Controller) -> WorkerTable:
-    """Return all workers of a controller."""
-    loop = controller.loop
-    if loop is None or controller.forked:
-        return WorkerTable(())
-    now = time.monotonic()
-    rows = []
-    for worker in list(loop.dispatcher.workers):
-        row = loop.core.workers.get(worker.number)
-        if row is not None and worker.pid:
-            rows.append(worker_row(controller, worker, row, now))
-    return WorkerTable(rows)
-
-
-def worker_row(controller: Controller, worker: Worker, row: Any, now: float) -> WorkerRow:
-    """Return what is known of one worker."""
-    loop = controller.loop
-    assert loop is not None
-    running = loop.dispatcher.running(worker)
-    state = row.state
-    if state in (WorkerState.ACTIVE, WorkerState.WAITING_FOR_UNITS):  # the core hears of these later than they happen
-        state = WorkerState.ACTIVE if worker.batches else WorkerState.WAITING_FOR_UNITS
-    usage = probe.usage(worker.pid)
-    return WorkerRow(
-        worker.pid,
-        worker.name,
-        worker.process_info_id,
-        state.value,
-        worker.category,
-        worker.queue.name if worker.queue is not None else None,
-        running[0].label if running is not None else None,
-        now - (running[1] if running is not None else row.since),
-        worker.units_done,
-        usage.rss_bytes if usage is not None else None,
-        usage.cpu_s if usage is not None else None,
-        row.blocked_how.value if row.blocked_how is not None else None,
-    )
-
-
-def metrics(controller: Controller) -> Metrics:
-    """Return a controller's counters."""
-    states = [row.state for row in worker_table(controller)]
-    past = dict(controller.past)
-    queues = list(controller.queues.values())
-    counters = controller.loop.counters if controller.loop is not None else {}
-    return Metrics(
-        states.count("active"),
-        states.count("waiting to attach") + states.count("waiting for units"),
-        states.count("blocked"),
-        states.count("retired"),
-        sum(queue.open_units() for queue in queues),
-        past["done"] + sum(queue.done for queue in queues),
-        past["failed"] + sum(queue.failed for queue in queues),
-        past["cancelled"] + sum(queue.cancelled for queue in queues),
-        past["timed_out"] + sum(queue.timed_out for queue in queues),
-        past["lost"] + sum(queue.lost for queue in queues),
-        counters.get("started", 0),
-        counters.get("interrupted", 0),
-        counters.get("killed", 0),
-        counters.get("halted", 0),
-        controller.loop.collecting_s if controller.loop is not None else 0.0,
-    )
-
-
-def seconds(value: float) -> str:
-    """Return a time as people say it.
-
-    >>> seconds(0.0123), seconds(75)
-    ('12 ms', '75 s')
-    """
-    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-
-
-def table(head: list[list[str]], rows: list[list[str]]) -> str:
-    """Return rows as an aligned table; numbers to the right."""
-    every = head + rows
-    widths = [max(len(row[column]) for row in every) for column in range(len(every[0]))] if every else []
-    lines = []
-    for row in every:
-        cells = [cell.rjust(width) if cell[:1].isdigit() else cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+def _cell(name: str, value: Any) -> str:
+    """Return a figure of the metrics as people read it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{number} {reason}" for reason, number in value.items()) or "-"
+    if isinstance(value, Histogram):
+        return repr(value) if value.count else "-"
+    if name == "busy":
+        return share(value)
+    if name.startswith("bytes"):
+        return size(value)
+    if name.endswith("_s"):
+        return seconds(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

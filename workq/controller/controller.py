@@ -19,6 +19,7 @@ from workq.category import STANDARD, Category, standard_categories, unknown_cate
 from workq.config import DEFAULTS, Settings
 from workq.controller.delivery import Delivery
 from workq.controller.records import NEVER, Options, Queue
+from workq.controller.tallies import Tallies
 from workq.core.states import UnitState, WorkerState
 from workq.errors import ArgumentError, CategoryError, ForkedError
 from workq.errors import QueueClosed as QueueClosedError
@@ -94,7 +95,7 @@ class Controller:
         self.closed = False
         self.delivery = Delivery(name)
         self.call_numbers = count(1)
-        self.past = dict.fromkeys(("done", "failed", "cancelled", "timed_out", "lost"), 0)  # of queues that are gone
+        self.tallies = Tallies()
         self.segments = Pool()  # in which large arguments lie
         self.threaded = threaded
         self.clock = clock
@@ -259,6 +260,7 @@ class Controller:
         from workq.core.events import QueueOpened
 
         loop = self.running()
+        self.tallies.add_up()
         loop.start()  # first, as it may fail
         with self._opening:  # the core never hears of a queue after its category was removed
             self.category(queue.category)
@@ -361,19 +363,19 @@ class Controller:
 
     def workers(self) -> WorkerTable:
         """Return the worker processes as they are now: prints as a table, and is a sequence of rows."""
-        from workq.statistics import worker_table
+        from workq.controller.seeing import worker_table
 
         return worker_table(self)
 
     def metrics(self) -> Metrics:
         """Return the counters of all categories as they are now: prints as a table, and has named fields."""
-        from workq.statistics import metrics
+        from workq.controller.seeing import metrics
 
         return metrics(self)
 
     def statistics(self, queue: Queue) -> QueueStatistics:
         """Return the counters of one queue."""
-        from workq.statistics import queue_statistics
+        from workq.controller.seeing import queue_statistics
 
         return queue_statistics(queue)
 

@@ -25,7 +25,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from workq.config import Settings
-from workq.controller.records import GHOST, Batch, Call, Large, Queue, Worker
+from workq.controller import tallies
+from workq.controller.records import GHOST, NEVER, Batch, Call, Large, Queue, Worker
 from workq.core.states import UnitState
 from workq.transport.board import (
     BATCH_AT,
@@ -105,6 +106,9 @@ class Dispatcher:
         if self._dispatch_lone(queue):
             return
         settings = self.settings
+        waiting = len(queue.pending) if not queue.ranked else queue.depth()
+        if waiting > queue.peak_depth:  # it falls only here: so this is where its peaks are
+            queue.peak_depth = waiting
         estimate = queue.estimate_s
         credit = 2 if estimate < LONG_S else 1
         most = 8
@@ -153,6 +157,7 @@ class Dispatcher:
         worker.words[WAIT] = self.want
         payload = marshal_dumps((batch.first, call.number, (unit.data,), (unit.id,), None), 2)
         worker.outgoing.send(DOWN_HEAD.pack(len(payload)) + payload)
+        queue.bytes_down += len(payload)
         batch.sent = True
         return True
 
@@ -230,6 +235,7 @@ class Dispatcher:
             news = self._mark_unusual(units, items, news)
         payload = marshal_dumps((batch.first, number, items, [unit.id for unit in units], news), 2)
         batch.queue.bytes_each = len(payload) / len(units) + 1
+        batch.queue.bytes_down += len(payload)
         return down_frame(DOWN_UNITS, payload)
 
     @staticmethod
@@ -323,7 +329,10 @@ class Dispatcher:
             ends = board.ends[first:].tolist() + board.ends[: stop - SLOTS].tolist()
         units, ring, queue, ended = batch.units, board.ring, batch.queue, batch.queue.ended
         large = worker.incoming.results
-        before = self.begun_ns(worker, batch, at)
+        before = self.begun_ns(worker, batch, at, ends[0])
+        if not at:
+            batch.begun_ns = before
+        received = 0
         start = at
         for header, now in zip(heads, ends, strict=True):
             unit = units[at]
@@ -337,12 +346,14 @@ class Dispatcher:
                 offset = position & RING_MASK
                 value = Raw(bytes(ring[offset : offset + length]))
                 worker.read_at = position + length
+                received += length
             elif unit is GHOST or kind == KIND_SKIPPED:
                 if unit is not GHOST and unit.value is PENDING:
                     self._take_up_again(batch, at)
                 elif kind == KIND_SOCKET and not self._large_is_there(worker):
                     break
                 worker.units_done -= 1  # `read` counts it, but it did not run here
+                batch.skipped += 1
                 at += 1
                 batch.at = at
                 if kind == KIND_SOCKET:
@@ -379,12 +390,20 @@ class Dispatcher:
                 large.popleft()  # no call returns between this and the store before: neither is done without the other
         queue.done += batch.done
         batch.done = 0
+        queue.bytes_up += received
         return at - start
 
-    def begun_ns(self, worker: Worker, batch: Batch, at: int) -> int:
-        """Return when the unit at this place of a batch began, ``time.monotonic_ns()``."""
-        begun = worker.words[BATCH_AT]
-        return int(max(begun, worker.lane.board.ends[(batch.first + at - 1) & MASK]) if at else begun)
+    def begun_ns(self, worker: Worker, batch: Batch, at: int, ended_ns: int = NEVER) -> int:
+        """Return when the unit at this place of a batch began, ``time.monotonic_ns()``; one that has ended, no later than that.
+
+        The board says when the last batch was taken. Where that is another by now, the worker had this one before it had ended the one
+        before it, or took it when it came.
+        """
+        begun, before = worker.words[BATCH_AT], worker.lane.board.ends[(batch.first + at - 1) & MASK]
+        if begun > ended_ns:
+            unit = batch.units[at]
+            begun = min(ended_ns, max(before, int(worker.ready_at * 1e9), unit.queued_ns if unit is not GHOST else 0))
+        return int(max(begun, before) if at else begun)
 
     def _large_is_there(self, worker: Worker) -> bool:
         """Return whether the next large result has arrived whole."""
@@ -405,11 +424,13 @@ class Dispatcher:
                 return PENDING
             frame = worker.incoming.results[0]  # it is taken off when the unit has been settled
             kind, payload = frame[0], frame[1:]
+            batch.queue.bytes_up += len(payload)
         else:
             length, position = header >> LENGTH_SHIFT & LENGTH_MASK, header >> POSITION_SHIFT
             offset = position & RING_MASK
             payload = bytes(worker.lane.board.ring[offset : offset + length])
             worker.read_at = position + length
+            batch.queue.bytes_up += length
         return self._decoded(worker, batch, at, kind, payload)
 
     def _decoded(self, worker: Worker, batch: Batch, at: int, kind: int, payload: Any) -> Any:
@@ -418,6 +439,7 @@ class Dispatcher:
             return marshal_loads(payload)
         if kind == KIND_SEGMENT:
             number, lengths = marshal_loads(payload)
+            batch.queue.bytes_up += sum(lengths)
             if number not in worker.segments:
                 self._take_frames(worker)
             return SegmentRaw(worker, number, worker.segments[number], lengths)
@@ -458,7 +480,8 @@ class Dispatcher:
         """Take a batch that has ended into the estimate of its queue's units."""
         number = len(batch.units)
         last = worker.lane.board.ends[(batch.first + number - 1) & MASK]
-        took = (last - self.begun_ns(worker, batch, 0)) / 1e9 / number
+        took = (last - worker.words[BATCH_AT]) / 1e9 / number  # below 0 where it has taken another since
+        tallies.note_batch(worker, batch, batch.begun_ns, last)
         if 0 < took:
             queue = batch.queue
             queue.estimate_s = (queue.estimate_s + took) / 2 if queue.estimate_s else took
@@ -621,6 +644,7 @@ def _pack_large(worker: Worker, units: list[Any], items: list[Any], same: bool) 
     for index, unit in enumerate(units):
         if type(unit.data) is Large:
             segment, lengths = unit.data.segment, unit.data.lengths
+            unit.call.queue.bytes_down += sum(lengths)
             if worker.sees_segments:
                 where: list[Any] = [segment.number, segment.fd, segment.inode, lengths]
             else:

@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from workq import errors
-from workq.controller import stopping
+from workq.controller import stopping, tallies
 from workq.controller.records import Worker
 from workq.core.events import WorkerExited, WorkerId, WorkTaken
 from workq.core.states import UnitState
@@ -116,6 +116,9 @@ class Halts:
     def _forget(self, worker: Worker) -> None:
         loop = self._loop
         worker.exited = True
+        if worker.ready:
+            spent = loop.controller.tallies.worker_ns
+            spent[worker.category] = spent.get(worker.category, 0) + int((time.monotonic() - worker.ready_at) * 1e9)
         loop.by_number.pop(worker.number, None)
         with loop.dispatcher.lock:
             loop.dispatcher.workers = [other for other in loop.dispatcher.workers if other is not worker]
@@ -162,7 +165,7 @@ class Halts:
         if worker.killed_for is not None:
             logger.debug("%s ended as it was to: %s", worker.name, halt.reason())
             return
-        loop.counters["halted"] += 1
+        loop.controller.tallies.count_halt(worker.category, halt.why())
         self._publish(halt)
 
     def _publish(self, halt: Halt) -> None:
@@ -180,6 +183,7 @@ class Halts:
         unit.worker_record = worker
         if begun_s is not None:
             unit.started_ns, unit.ended_ns = int(begun_s * 1e9), time.monotonic_ns()
+            tallies.note_unit(unit)
         stopping_as = unit.extra.stopping if unit.extra is not None else None
         if stopping_as is UnitState.CANCELLED:
             unit.call.queue.cancelled += 1

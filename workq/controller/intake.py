@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from workq.controller.records import Call, Large, Options, Queue
+from workq.core.times import Times
 from workq.errors import ArgumentError, CategoryError, LaunchError, WorkqError
 from workq.errors import QueueClosed as QueueClosedError
 from workq.transport import codec, segments, sharing
@@ -174,7 +175,9 @@ class Intake:
         with self._lock:
             call = calls.get(key)
             if call is None:
-                call = calls[key] = Call(self._queue, next(self._controller.call_numbers), pickled, keywords, name, self.options)
+                tallies = getattr(self._controller, "tallies", None)
+                usual = tallies.usual_of(name, pickled) if tallies is not None else Times()
+                call = calls[key] = Call(self._queue, next(self._controller.call_numbers), pickled, keywords, name, self.options, usual)
             return call
 
 

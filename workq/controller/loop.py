@@ -79,8 +79,7 @@ class Loop:
         self._heartbeat_due = time.monotonic() + self.settings.heartbeat_s
         self._recall_due: float | None = None
         self.environment = surroundings.environment()  # as the launcher, which is started later, has it at least
-        self.collecting_s = 0.0  # the cost of the controller's own turns
-        self.counters = {"started": 0, "interrupted": 0, "killed": 0, "halted": 0}
+        self.turns_s = 0.0  # the cost of the controller's own turns
         for category in controller.categories.values():
             self.tell_category(category)
 
@@ -181,7 +180,7 @@ class Loop:
             self._heartbeat_due = begun + self.settings.heartbeat_s
             self.halts.look_for_stalled(begun)
         self._watch_sockets()
-        self.collecting_s += self.clock() - begun
+        self.turns_s += self.clock() - begun
         if again:
             self.ring()
 
@@ -255,7 +254,7 @@ class Loop:
             case Started(number):
                 worker = self.by_number.get(number)
                 if worker is not None:
-                    self.counters["started"] += 1
+                    self.controller.tallies.count(worker.category, "started")
                     logger.debug("%s started, pid %d", worker.name, worker.pid)
             case StartFailed(number, why):
                 self.halts.start_failed(number, why)

@@ -123,5 +123,5 @@ def _kill_worker(loop: Loop, worker: Worker | None) -> None:
     if worker is not None:
         worker.killed_for = "it did not leave in time" if worker.leaving else "it did not get ready in time"
         logger.warning("%s (pid %d) is killed: %s", worker.name, worker.pid, worker.killed_for)
-        loop.counters["killed"] += 1
+        loop.controller.tallies.count(worker.category, "killed")
         loop.engine.kill(worker.lane)

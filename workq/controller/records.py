@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from workq.controller.tallies import QueueTimes
 from workq.core.states import UNIT_ENDS, UnitState
+from workq.core.times import Times
 from workq.transport.board import BATCH_AT, FINISHED, MASK, STARTED
 from workq.transport.channel import Incoming, Outgoing
 from workq.transport.segments import Reading, Segment
@@ -69,6 +71,7 @@ class Call:
     keywords: bool
     name: str
     options: Options
+    usual: Times = field(default_factory=Times)  # how long its units take
 
 
 class Large:
@@ -88,14 +91,16 @@ class Batch:
     is struck by an exception of a signal handler between two steps leaves nothing that the next reader cannot take up.
     """
 
-    __slots__ = ("at", "done", "first", "queue", "sent", "tried", "units")
+    __slots__ = ("at", "begun_ns", "done", "first", "queue", "sent", "skipped", "tried", "units")
 
     def __init__(self, queue: Queue, first: int) -> None:
         self.queue = queue
         self.first = first  # the worker's number of its first unit
         self.units: list[Any] = []  # Unit, or GHOST
         self.at = 0
+        self.begun_ns = 0
         self.done = 0  # how many have returned, and are not yet counted with the queue's
+        self.skipped = 0  # how many were taken back or not begun
         self.sent = False
         self.tried = False  # it was begun to be sent; whether it was is not known before `sent` is set
 
@@ -228,15 +233,17 @@ class Queue:  # weakly referred to by its controller
         self.resting: dict[Unit[Any], float] = {}  # units that wait for the time of their next attempt, and that time
         self.draining = False  # closed, but what it has is still run: retries included
         self.done = self.failed = self.cancelled = self.timed_out = self.lost = 0
-        self.peak_depth = 0
+        self.peak_depth = 0  # as of its last dispatch: in between it only grows
+        self.bytes_down = self.bytes_up = 0  # arguments and functions, results
+        self.times = QueueTimes()
+        self.handed_over = False  # it is about to vanish, and its counters are in other hands
 
     def __del__(self) -> None:
         """Hand our counters over: those of the controller never fall."""
-        past = getattr(self.controller, "past", None)
-        if past is not None:
-            for name in past:
-                number = getattr(self, name)  # first: no call returns between the look at the sum and its store
-                past[name] += number
+        tallies = getattr(getattr(self, "controller", None), "tallies", None)
+        if tallies is not None and not self.handed_over:
+            self.handed_over = True
+            tallies.hand_over(self)
 
     def depth(self) -> int:
         """Return how many units wait."""

@@ -109,7 +109,7 @@ class Stops:
         row.worker.words[TARGET] = row.number
         if not row.signalled:
             row.signalled = True
-            self._loop.counters["interrupted"] += 1
+            self._loop.controller.tallies.count(row.worker.category, "interrupted")
             logger.debug("unit %s is interrupted in %s (pid %d)", row.unit.label, row.worker.name, row.worker.pid)
         self._loop.engine.interrupt(row.worker.lane)
 
@@ -124,7 +124,7 @@ class Stops:
         if row.unit.value is not PENDING or self._moved(row):
             return  # it has just ended
         worker.killed_for = f"its unit {row.unit.label} did not end within delete_timeout"
-        loop.counters["killed"] += 1
+        loop.controller.tallies.count(worker.category, "killed")
         logger.warning("%s (pid %d) is killed: %s", worker.name, worker.pid, worker.killed_for)
         loop.engine.kill(worker.lane)
 

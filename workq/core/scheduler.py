@@ -76,6 +76,8 @@ class Scheduler:
     Attributes:
         categories, queues, workers, stops: The rows, by name or number. Whoever reads them must not change them.
         alarms: What else is to be done at some time.
+        peak_active: By category: the most workers that were active at once. Stays when the category goes.
+        retirements: By category: how often a worker was retired.
     """
 
     def __init__(self, settings: Settings = DEFAULTS) -> None:
@@ -85,6 +87,8 @@ class Scheduler:
         self.workers: dict[WorkerId, WorkerRow] = {}
         self.stops: dict[UnitId, StopRow] = {}
         self.alarms = Alarms()
+        self.peak_active: dict[str, int] = {}
+        self.retirements: dict[str, int] = {}
         self._worker_ids = count(1)
         self._deadlines: dict[WorkerRow | StopRow | CategoryRow, float] = {}
         self._touched: dict[str, CategoryRow] = {}  # categories to be settled before the current event is done
@@ -452,6 +456,7 @@ class Scheduler:
 
     def _retire(self, row: WorkerRow, now: float) -> Action:
         self._shift(row, "retire", now)
+        self.retirements[row.category] = self.retirements.get(row.category, 0) + 1
         return Release(row.id)
 
     def _dismiss(self, row: WorkerRow, now: float) -> Action:
@@ -499,7 +504,10 @@ class Scheduler:
             if (patience_s := self._patience_s.get(state)) is not None:
                 self._deadlines[row] = now + patience_s
         if state is not W.GONE:
-            self.categories[row.category].crew[state][row.id] = row
+            crew = self.categories[row.category].crew[state]
+            crew[row.id] = row
+            if state is W.ACTIVE:
+                self.peak_active[row.category] = max(self.peak_active.get(row.category, 0), len(crew))
         if queue is not None:
             queue.crew[state][row.id] = row
             if state is W.ACTIVE:

@@ -411,6 +411,7 @@ def serve(worker: Worker) -> None:
                 guard()
             if count > words[LIMIT] or data is None:
                 headers[count & MASK] = KIND_SKIPPED
+                ends[count & MASK] = before  # the next one begins when the one before has ended
                 continue
             try:
                 try:
