@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from workq.controller import Controller as Controller
     from workq.controller import metrics as metrics
     from workq.controller import workers as workers
+    from workq.controller.pools import CategoryTable as CategoryTable
+    from workq.controller.pools import QueueLimits as QueueLimits
+    from workq.cpus import usable_cpus as usable_cpus
     from workq.errors import ArgumentError as ArgumentError
     from workq.errors import CategoryError as CategoryError
     from workq.errors import ForkedError as ForkedError
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from workq.errors import WorkqError as WorkqError
     from workq.interruption import ExternalInterrupt as ExternalInterrupt
     from workq.manager import WorkMgr as WorkMgr
+    from workq.manager import categories as categories
     from workq.retry import Retry as Retry
     from workq.sharing import shared as shared
     from workq.unit import Unit as Unit
@@ -54,6 +58,8 @@ _HOMES = {
     "workq.category": ("Category",),
     "workq.context": ("UnitInfo", "WorkerInfo", "blocking", "current_unit", "current_worker", "flush", "is_worker_job"),
     "workq.controller": ("Controller", "metrics", "workers"),
+    "workq.controller.pools": ("CategoryTable", "QueueLimits"),
+    "workq.cpus": ("usable_cpus",),
     "workq.errors": (
         "ArgumentError",
         "CategoryError",
@@ -75,7 +81,7 @@ _HOMES = {
         "WorkqError",
     ),
     "workq.interruption": ("ExternalInterrupt",),
-    "workq.manager": ("WorkMgr",),
+    "workq.manager": ("WorkMgr", "categories"),
     "workq.retry": ("Retry",),
     "workq.sharing": ("shared",),
     "workq.unit": ("Unit",),

@@ -5,60 +5,38 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from workq import environment
+from workq.cpus import usable_cpus
 from workq.errors import ArgumentError, CategoryError
 from workq.surroundings import checked_affinity, checked_cwd, checked_devices, checked_env
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 
 
-def usable_cpus() -> int:
-    """Return how many CPUs this process may use: its affinity, and the quota of its cgroup.
-
-    >>> usable_cpus() >= 1
-    True
-    """
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return max(1, affinity if quota is None else min(affinity, quota))
-
-
-def _cgroup_quota() -> int | None:
-    """Return the CPUs that the cgroup allows, rounded up, or None where it sets no bound."""
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-    except (OSError, ValueError):
-        quota, period = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
-    try:
-        micros, each = int(quota), int(period)
-    except ValueError:
-        return None
-    return -(-micros // each) if micros > 0 and each > 0 else None
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path) as file:
-            return file.read()
-    except OSError:
-        return ""
+def default_limit(times: int, cpus: int | None = None) -> int:
+    """Return a limit that nobody has named: what ``WORKQ_MAX_WORKERS`` says, else so many times the usable CPUs."""
+    return environment.max_workers() or times * (usable_cpus() if cpus is None else cpus)
 
 
 @dataclass(frozen=True)
 class Category:
     """A named pool of worker processes with its own limits. Workers of one category never serve another.
 
+    It is immutable: ``workq.categories()`` makes, changes and deletes them.
+
     Args:
         name: Letters, digits, ``-``, ``_``, ``.``; at most 64; case-sensitive.
         default_workers: For a queue that names no number. Default: the usable CPUs (affinity and cgroup quota).
         max_workers: The most that one queue may ask for; more is clamped to it. Default: twice the usable CPUs.
-        max_active_workers: The most that may be active at once; blocked ones do not count. Default: twice the usable CPUs.
-        max_total_workers: The only hard limit on processes. Default: None, no limit.
-        always_queue: Where all workers are busy a new queue waits its turn, instead of having the one worker that is held ready.
+        max_active_workers: The most that may be active at once; blocked ones do not count. One more is held ready, see ``always_queue``.
+            Default: twice the usable CPUs.
+        max_total_workers: The only hard limit on processes: where it leaves no worker for the units of a unit, the one that waits for
+            them runs them itself. Default: None, no limit.
+        always_queue: False: one worker more than ``max_active_workers`` is held ready, so that a new queue's first unit never waits for
+            others to end. True: where all workers are busy a new queue waits its turn.
         preload: Names of modules that each worker imports when it starts.
         initializer: A function that each worker calls when it starts, and its arguments. A worker in which it raises cannot start.
         env: Environment variables of each worker, names to str, or to None: unset. They are there before ``preload``.
@@ -77,9 +55,9 @@ class Category:
     """
 
     name: str
-    default_workers: int = field(default_factory=lambda: environment.max_workers() or usable_cpus(), kw_only=True)
-    max_workers: int = field(default_factory=lambda: environment.max_workers() or 2 * usable_cpus(), kw_only=True)
-    max_active_workers: int = field(default_factory=lambda: environment.max_workers() or 2 * usable_cpus(), kw_only=True)
+    default_workers: int = field(default_factory=lambda: default_limit(1), kw_only=True)
+    max_workers: int = field(default_factory=lambda: default_limit(2), kw_only=True)
+    max_active_workers: int = field(default_factory=lambda: default_limit(2), kw_only=True)
     max_total_workers: int | None = field(default=None, kw_only=True)
     always_queue: bool = field(default=False, kw_only=True)
     preload: Sequence[str] = field(default=(), kw_only=True)
@@ -120,13 +98,58 @@ class Category:
         for argument, value in normal.items():
             object.__setattr__(self, argument, value)
 
+    def clamp(self, wanted: int) -> int:
+        """Return how many workers a queue gets that wants so many.
 
-def standard_categories() -> dict[str, Category]:
-    """Return the three that always exist."""
-    return {"Default": Category("Default"), "SQL": Category("SQL"), "Utility": Category("Utility", always_queue=True)}
+        >>> Category("reports", max_workers=4).clamp(99)
+        4
+        """
+        return max(1, min(int(wanted), self.max_workers))
+
+    def replace(self, **limits: Any) -> Category:
+        """Return one that differs in these arguments.
+
+        >>> Category("reports", max_workers=4).replace(max_workers=8).max_workers
+        8
+
+        Raises:
+            ArgumentError: There is no such argument, or its value is not allowed; the message names it.
+        """
+        known = [field.name for field in fields(self)]
+        for argument in limits:
+            if argument not in known:
+                raise ArgumentError(f"a category has no {argument!r}; it has {', '.join(known)}")
+        return replace(self, **limits)
+
+
+def packed(categories: Iterable[Category]) -> list[tuple[Any, ...]]:
+    """Return the limits of categories as a worker is told of them, to be marshalled. What prepares workers stays with the parent."""
+    return [
+        (str.__str__(one.name), *map(int, (one.default_workers, one.max_workers, one.max_active_workers)), total_of(one), one.always_queue)
+        for one in categories
+    ]
+
+
+def unpacked(rows: Iterable[tuple[Any, ...]]) -> dict[str, Category]:
+    """Return the categories that `packed` has packed, by name."""
+    names = ("default_workers", "max_workers", "max_active_workers", "max_total_workers", "always_queue")
+    return {name: Category(name, **dict(zip(names, limits, strict=True))) for name, *limits in rows}
+
+
+def total_of(category: Category) -> int | None:
+    """Return ``max_total_workers`` as a plain number."""
+    return None if category.max_total_workers is None else int(category.max_total_workers)
 
 
 STANDARD = ("Default", "SQL", "Utility")
+
+
+def standard_categories() -> dict[str, Category]:
+    """Return the three that always exist."""
+    cpus = usable_cpus()  # once, and not for each limit: it reads files
+    once, twice = default_limit(1, cpus), default_limit(2, cpus)
+    limits: dict[str, Any] = {"default_workers": once, "max_workers": twice, "max_active_workers": twice}
+    return {name: Category(name, always_queue=name == "Utility", **limits) for name in STANDARD}
 
 
 def unknown_category(name: object, known: Sequence[str]) -> CategoryError:

@@ -96,6 +96,11 @@ class InlineController:
         """Return a category's limits."""
         return self.outer.category(name)  # type: ignore[no-any-return]
 
+    @property
+    def pools(self) -> dict[str, Category]:
+        """The categories of the controller that stands behind it."""
+        return self.outer.pools  # type: ignore[no-any-return]
+
     def running(self) -> InlineController:
         """Return the acting part: ourselves."""
         return self

@@ -22,6 +22,8 @@ from workq.unit import Unit
 from workq.view import View, results_of
 
 if TYPE_CHECKING:  # what only annotations name is loaded when it is needed: to import workq is to wait for it
+    from workq.category import Category
+    from workq.controller.pools import CategoryTable, QueueLimits
     from workq.core.retrying import RetryPolicy
     from workq.retry import Retry
     from workq.statistics import Metrics, QueueStatistics, WorkerTable
@@ -101,9 +103,11 @@ class WorkMgr:
             number,
             plain(name or f"{category}-{number}"),
             plain(category),
-            int(max(1, min(wanted, limits.max_workers))),
+            limits.clamp(wanted),
             float(delete_timeout),
         )
+        self._row.asked_workers, self._row.wanted_workers = num_workers, int(wanted)
+        self._tell_clamped(limits)
         self._row.output_to = output
         self._row.at_exit = at_exit
         if self._inline:
@@ -331,8 +335,53 @@ class WorkMgr:
 
     @property
     def num_workers(self) -> int:
-        """The most workers that serve it at once: the effective number, after clamping."""
-        return 0 if self._inline else self._row.max_workers
+        """The most workers that serve it at once: the effective number, after clamping. ``limits`` says why.
+
+        It may be set at any time. Fewer: those that are too many end what they have begun; nothing is interrupted. More than the
+        category's ``max_workers`` is clamped. A queue without workers (0) stays one, and the others keep at least 1.
+
+        >>> wq = getfixture("wq")
+        >>> wq.num_workers = 1
+        >>> wq.num_workers
+        1
+        """
+        row = self._row
+        if not row.opened and row.category in self.controller.pools:  # its category's limits may have changed since it was made
+            row.max_workers = self.controller.pools[row.category].clamp(row.wanted_workers)
+        return 0 if self._inline else row.max_workers
+
+    @num_workers.setter
+    def num_workers(self, number: int) -> None:
+        check_whole("num_workers", number, least=0)
+        if self._inline != (number == 0):
+            has = "has no workers: units run in whoever waits" if self._inline else "has workers"
+            raise ArgumentError(f"num_workers cannot be changed from or to 0, and queue {self._row.name} {has}; make another WorkMgr")
+        if self._inline:
+            return
+        limits = self.controller.category(self._row.category)
+        self._row.asked_workers = self._row.wanted_workers = int(number)
+        self.controller.change_workers(self._row, limits.clamp(number))
+        self._tell_clamped(limits)
+
+    def _tell_clamped(self, limits: Category) -> None:
+        """Say it where a queue has fewer workers than were wanted."""
+        if not self._inline and self._row.wanted_workers > limits.max_workers:
+            from workq.controller.pools import tell_clamped
+
+            tell_clamped(self._row, limits)
+
+    @property
+    def limits(self) -> QueueLimits:
+        """What it may have, with the limits of its category, and why: prints as a table, and has named fields.
+
+        >>> wq = getfixture("wq")
+        >>> wq.limits.num_workers, wq.limits.reason
+        (2, 'as asked for')
+        """
+        self._row.max_workers = self.num_workers or 1
+        from workq.controller.pools import limits_of_queue
+
+        return limits_of_queue(self._row, self.controller.category(self._row.category), self._inline)
 
     @property
     def num_active_workers(self) -> int:
@@ -383,6 +432,19 @@ def _drop(row: Queue) -> None:
     row.controller.close_queue(row)
 
 
+def categories() -> CategoryTable:
+    """Return the categories that queues of this process draw from: prints as a table, is a mapping, and makes, changes, deletes them.
+
+    Those of another controller are its ``categories``. In a unit they can be read.
+
+    >>> sorted(categories())
+    ['Default', 'SQL', 'Utility']
+    """
+    from workq.controller.pools import CategoryTable
+
+    return CategoryTable(_controller_here())
+
+
 def _controller_here() -> Any:
     """Return the controller of this process: in a worker, the parent's, at the other end of the worker's socket."""
     side = context.side()
@@ -403,4 +465,4 @@ def _check_workers(number: object) -> None:
         raise ArgumentError(f"num_workers must be a whole number of 0 or more, or None, not {number!r}")
 
 
-__all__ = ["WorkMgr"]
+__all__ = ["WorkMgr", "categories"]

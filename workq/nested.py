@@ -23,18 +23,21 @@ from typing import TYPE_CHECKING, Any
 
 from workq import context
 from workq.attempt import Attempt
-from workq.category import Category, standard_categories, unknown_category
+from workq.category import Category, unknown_category, unpacked
 from workq.config import DEFAULTS
 from workq.controller import tallies
 from workq.controller.delivery import write_output
-from workq.controller.nested import ENDED, PICKLED
+from workq.controller.nested import ENDED, PICKLED, POOLS_NEWS
 from workq.controller.records import Queue
 from workq.core.states import UnitState
+from workq.errors import CategoryError
 from workq.errors import QueueClosed as QueueClosedError
+from workq.transport.board import POOLS
 from workq.transport.channel import DOWN_REPLY, UP_REQUEST
 from workq.unit import PENDING, Ended, Raw, Unit, cancelled
 
 if TYPE_CHECKING:
+    from workq.controller.pools import CategoryTable
     from workq.statistics import Metrics, QueueStatistics, WorkerTable
     from workq.worker.main import Worker as Side
 
@@ -61,6 +64,8 @@ class NestedController:
         self._sending = threading.RLock()  # a function goes before the first unit that names it, whichever threads queue
         self._changed = threading.Condition()
         self._reads_along = False  # a thread reads the outcomes, as somebody waits who does not
+        self._pools_version, rows = side.pools
+        self._pools = unpacked(rows)
         self.dispatcher = SimpleNamespace(lock=threading.RLock())
         side.on_reply = self._take
 
@@ -90,13 +95,50 @@ class NestedController:
         return category
 
     def category(self, name: str) -> Category:
-        """Return a category's limits. The worker knows its own and the three that always exist."""
-        known = standard_categories()
-        if name in known:
-            return known[name]
-        if name == self._side.category:
-            return Category(name)
-        raise unknown_category(name, list({*known, self._side.category}))
+        """Return a category's limits, as they are now."""
+        pools = self.pools
+        try:
+            return pools[name]
+        except (KeyError, TypeError):
+            raise unknown_category(name, list(pools)) from None
+
+    @property
+    def pools(self) -> dict[str, Category]:
+        """The categories: asked for anew where the board shows that they have changed."""
+        version = self._side.words[POOLS]
+        if version != self._pools_version:
+            self._request("pools", 0)
+            self.wait(lambda: self._pools_version >= version, None, "the categories have not been told")
+        return self._pools
+
+    @property
+    def categories(self) -> CategoryTable:
+        """The categories, to be read."""
+        from workq.controller.pools import CategoryTable
+
+        return CategoryTable(self)
+
+    def add_category(self, category: Category, *, new: bool = False) -> None:
+        """Refuse: one unit does not change the pools of all."""
+        raise CategoryError("categories are made, changed and deleted in the process that runs the workers, not in a unit")
+
+    def change_category(self, name: str, limits: dict[str, Any]) -> Category:
+        """Refuse as well."""
+        raise CategoryError("categories are made, changed and deleted in the process that runs the workers, not in a unit")
+
+    def delete_category(self, name: str) -> None:
+        """Refuse as well."""
+        raise CategoryError("categories are made, changed and deleted in the process that runs the workers, not in a unit")
+
+    def population(self) -> tuple[dict[str, int], dict[str, int]]:
+        """The parent alone can see its workers."""
+        return {}, {}
+
+    def change_workers(self, queue: Queue, max_workers: int) -> None:
+        """Have the parent change how many workers serve a queue."""
+        queue.max_workers = max_workers
+        if queue.number in self._opened:
+            self._request("resize", queue.number, max_workers)
 
     def running(self) -> NestedController:
         """Return the acting part: ourselves."""
@@ -284,7 +326,10 @@ class NestedController:
                 self._side.interrupts.unshield(number)
 
     def _take(self, reply: tuple[Any, ...]) -> None:
-        """Settle a unit by what the parent says of it."""
+        """Settle a unit by what the parent says of it, or take in news that are of no unit."""
+        if reply[0] is None:
+            self._hear(*reply[1:])
+            return
         queue_number, unit_id, what, data, state, output, (started_ns, ended_ns, earlier), worker_name = reply
         unit = self._open.pop((queue_number, unit_id), None)
         if unit is None:
@@ -303,6 +348,12 @@ class NestedController:
             tallies.note_unit(unit)
         queue.retrying -= 1
         self._settle(unit, Raw(data) if what == PICKLED else Ended(UnitState(state), payload=data) if what == ENDED else data)
+
+    def _hear(self, what: int, *news: Any) -> None:
+        assert what == POOLS_NEWS, what
+        version, rows = news
+        self._pools = unpacked(rows)
+        self._pools_version = version
 
     @staticmethod
     def _count(queue: Queue, state: UnitState) -> None:

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,13 @@ from workq.core.states import UnitState, WorkerState
 from workq.errors import ArgumentError, CategoryError, ForkedError
 from workq.errors import QueueClosed as QueueClosedError
 from workq.transport import board
+from workq.transport.board import POOLS
 from workq.transport.segments import Pool
 from workq.unit import PENDING, Unit, cancelled
 
 if TYPE_CHECKING:  # what a program needs that queues units is loaded with the first: the core, the loop, the engine
     from workq.controller.loop import Loop
+    from workq.controller.pools import CategoryTable
     from workq.core.ids import QueueId
     from workq.engines.protocol import Engine
     from workq.errors import Halt
@@ -89,7 +92,8 @@ class Controller:
         environment.set_log_level(log_level)
         self.settings = settings
         self.name = name
-        self.categories: dict[str, Category] = standard_categories()
+        self.pools: dict[str, Category] = standard_categories()  # by name; changed under `_opening`
+        self.pools_version = 0  # how often they were changed; the boards of all workers show it
         self.queues: weakref.WeakValueDictionary[QueueId, Queue] = weakref.WeakValueDictionary()
         self.forked = False
         self.closed = False
@@ -223,35 +227,81 @@ class Controller:
 
     # ------------------------------------------------------------ categories
 
+    @property
+    def categories(self) -> CategoryTable:
+        """The categories: prints as a table, is a mapping by name, and makes, changes and deletes them."""
+        from workq.controller.pools import CategoryTable
+
+        return CategoryTable(self)
+
     def category(self, name: str) -> Category:
         """Return the category of this name. Raises CategoryError, which names those that exist."""
         try:
-            return self.categories[name]
+            return self.pools[name]
         except (KeyError, TypeError):
-            raise unknown_category(name, list(self.categories)) from None
+            raise unknown_category(name, list(self.pools)) from None
 
-    def add_category(self, category: Category) -> None:
-        """Make a category, or change the limits of the one of that name; running units are not touched."""
+    def add_category(self, category: Category, *, new: bool = False) -> None:
+        """Make a category, or change the one of that name, unless it must be ``new``. Running units are not touched."""
         self.check_usable()
         if not isinstance(category, Category):
             raise ArgumentError(f"category must be a workq.Category, not {category!r}")
-        self.categories[category.name] = category
+        with self._opening:
+            if new and category.name in self.pools:
+                raise CategoryError(f"there is a category {category.name!r} already; categories.change() changes it")
+            self._put_category(category)
+        self._settle_changes()
+
+    def change_category(self, name: str, limits: dict[str, Any]) -> Category:
+        """Change some limits of a category; see ``CategoryTable.change``."""
+        self.check_usable()
+        if "name" in limits:
+            raise ArgumentError("name of a category cannot be changed; create another one")
+        with self._opening:  # two threads that change it at once both have their way
+            changed = self.category(name).replace(**limits)
+            self._put_category(changed)
+        self._settle_changes()
+        return changed
+
+    def _put_category(self, category: Category) -> None:
+        before = self.pools.get(category.name)
+        self.pools[category.name] = category
+        self._show_pools()
         if self.loop is not None:
             self.loop.tell_category(category)
+        if before is not None and before.max_workers != category.max_workers:
+            for queue in [queue for queue in list(self.queues.values()) if queue.category == category.name]:
+                self.resize_queue(queue, category.clamp(queue.wanted_workers))
 
     def delete_category(self, name: str) -> None:
         """Delete a category that no open queue uses. Raises CategoryError for the three that always exist."""
+        self.check_usable()
         self.category(name)
         if name in STANDARD:
             raise CategoryError(f"category {name!r} always exists and cannot be deleted")
         with self._opening:
-            if any(queue.category == name and (not queue.closed or queue.busy()) for queue in list(self.queues.values())):
-                raise CategoryError(f"category {name!r} still has open queues; close them first")
-            del self.categories[name]
+            queues = [queue for queue in list(self.queues.values()) if queue.category == name and (not queue.closed or queue.busy())]
+            if queues:
+                shown = ", ".join(sorted(queue.name for queue in queues)[:5])
+                raise CategoryError(f"category {name!r} still has open queues ({shown}); close them first")
+            del self.pools[name]
+            self._show_pools()
             if self.loop is not None:
                 from workq.core.events import CategoryRemoved
 
                 self.loop.tell(CategoryRemoved(name))
+
+    def _show_pools(self) -> None:
+        """Have units that make queues know that the categories have changed."""
+        self.pools_version += 1
+        for worker in self.loop.dispatcher.workers if self.loop is not None else []:
+            worker.words[POOLS] = self.pools_version
+
+    def population(self) -> tuple[Counter[str], Counter[str]]:
+        """Return how many processes, and how many open queues, each category has."""
+        workers = self.loop.dispatcher.workers if self.loop is not None and not self.forked else []
+        queues = [queue.category for queue in list(self.queues.values()) if not queue.closed]
+        return Counter(worker.category for worker in workers), Counter(queues)
 
     # ------------------------------------------------------------ queues (for manager.py)
 
@@ -263,9 +313,35 @@ class Controller:
         self.tallies.add_up()
         loop.start()  # first, as it may fail
         with self._opening:  # the core never hears of a queue after its category was removed
-            self.category(queue.category)
+            limits = self.category(queue.category)
+            queue.max_workers = limits.clamp(queue.wanted_workers)  # they may have changed since it was made
             self.queues[queue.number] = queue
             loop.tell(QueueOpened(queue.number, queue.category, queue.max_workers))
+
+    def resize_queue(self, queue: Queue, max_workers: int) -> None:
+        """Have no more than so many workers serve a queue. Those that are too many end what they have begun, and leave."""
+        loop = self.loop
+        if queue.max_workers == max_workers or queue.closed:
+            return
+        if loop is None or not queue.opened:
+            queue.max_workers = max_workers
+            return
+        with loop.dispatcher.lock:
+            queue.max_workers = max_workers
+            queue.told = 0
+        from workq.core.events import QueueResized
+
+        loop.tell(QueueResized(queue.number, max_workers))
+        loop.look_at(queue)
+
+    def change_workers(self, queue: Queue, max_workers: int) -> None:
+        """The same, and it holds when this returns."""
+        self.resize_queue(queue, max_workers)
+        self._settle_changes()
+
+    def _settle_changes(self) -> None:
+        if self.loop is not None and not self.forked:
+            self.loop.settle_changes()
 
     def pause_queue(self, queue: Queue, paused: bool) -> None:
         """Have workers take no new unit of a queue, or take them again."""

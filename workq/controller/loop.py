@@ -67,7 +67,7 @@ class Loop:
         self.thread: threading.Thread | None = None
         self.closing = False
         self._starting = threading.RLock()
-        self._events: deque[Event] = deque()  # for the core, from any thread
+        self._events: deque[Event | threading.Event] = deque()  # for the core, from any thread
         self._commands: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()  # for us, from any thread
         self.attention: set[Queue] = set()  # queues whose backlog the core should hear of; any thread adds
         self._told: set[Queue] = set()  # queues that the core believes to be waiting
@@ -80,7 +80,7 @@ class Loop:
         self._recall_due: float | None = None
         self.environment = surroundings.environment()  # as the launcher, which is started later, has it at least
         self.turns_s = 0.0  # the cost of the controller's own turns
-        for category in controller.categories.values():
+        for category in controller.pools.values():
             self.tell_category(category)
 
     # ------------------------------------------------------------ from any thread
@@ -98,6 +98,19 @@ class Loop:
         """Have the core hear of a category, or of its new limits."""
         limits = Limits(category.max_active_workers, category.max_total_workers, category.always_queue)
         self.tell(CategoryAdded(category.name, limits))
+
+    def settle_changes(self) -> None:
+        """Wait until the core has heard all that it was told so far, and its orders hold: what was changed acts from here on.
+
+        Bounded, and not where the thread that asks has interrupted itself in the middle of what the controller waits for.
+        """
+        lead, lock = self.lead.lock, self.dispatcher.lock
+        if self.thread is None or threading.current_thread() is self.thread or lead._is_owned() or lock._is_owned():  # type: ignore[attr-defined]
+            return
+        heard = threading.Event()
+        self._events.append(heard)
+        self.ring()
+        heard.wait(LOCK_S)
 
     def command(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have something done in the controller's thread, with the lead."""
@@ -205,6 +218,9 @@ class Loop:
         with self.dispatcher.lock:
             while self._events:
                 event = self._events.popleft()
+                if isinstance(event, threading.Event):
+                    event.set()
+                    continue
                 if type(event) is QueueOpened and event.queue in self.core.queues:
                     continue  # told twice: an exception struck whoever told it
                 later += self._ask(event, now)

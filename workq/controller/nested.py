@@ -12,6 +12,7 @@ from marshal import dumps as marshal_dumps
 from marshal import loads as marshal_loads
 from typing import TYPE_CHECKING, Any
 
+from workq.category import packed
 from workq.controller.records import Call, Options, Queue, Worker
 from workq.core.events import QueueId, QueueOpened
 from workq.core.states import UnitState
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from workq.controller.loop import Loop
 
 VALUE, PICKLED, ENDED = range(3)  # what a reply holds
+POOLS_NEWS = 0  # what a reply that is of no unit tells of
 FIRST_NUMBER = 1 << 40  # of nested queues, apart from those that the application makes
 
 
@@ -54,24 +56,49 @@ class Nested:
             if worker.exited:
                 continue
             key = int(worker.number), number
-            if what == "open":
+            if what == "pools":
+                self._tell_pools(worker)
+            elif what == "open":
                 self._open(worker, key, *rest)
             elif key in self._queues:
-                answers: dict[str, Callable[..., None]] = {"units": self._units, "cancel": self._cancel, "close": self._close}
+                answers: dict[str, Callable[..., None]] = {
+                    "units": self._units,
+                    "cancel": self._cancel,
+                    "close": self._close,
+                    "resize": self._resize,
+                }
                 answers[what](worker, self._queues[key], key, *rest)
 
     def _open(self, worker: Worker, key: tuple[int, int], name: str, category: str, max_workers: int, delete_timeout_s: float) -> None:
-        if category not in self._loop.controller.categories:  # deleted, and only a thread that a unit has left may ask
+        limits = self._loop.controller.pools.get(category)
+        if limits is None:  # deleted, and only a thread that a unit has left may ask
             return
         self._next_number += 1
         queue = Queue(self._loop.controller, QueueId(self._next_number), name, category, max_workers, delete_timeout_s)
+        queue.max_workers = limits.clamp(max_workers)  # which may have changed since the unit has looked
         queue.owner = worker
         queue.opened = True
         queue.output_to = "discard"  # the unit that waits writes it, as its own
         self._queues[key] = queue
         self._loop.controller.queues[queue.number] = queue
         queue.depth_of_nest = 1 + (worker.queue.depth_of_nest if worker.queue is not None else 0)
-        self._loop.tell(QueueOpened(queue.number, category, max_workers, queue.depth_of_nest))
+        self._loop.tell(QueueOpened(queue.number, category, queue.max_workers, queue.depth_of_nest))
+
+    def _tell_pools(self, worker: Worker) -> None:
+        """Say what the categories are now."""
+        controller = self._loop.controller
+        version = controller.pools_version  # first: what changes in between is asked for again
+        self._send(worker, (None, POOLS_NEWS, version, packed(list(controller.pools.values()))))
+
+    def _resize(self, worker: Worker, queue: Queue, key: tuple[int, int], wanted: int) -> None:
+        category = self._loop.controller.pools.get(queue.category)
+        queue.wanted_workers = wanted
+        if category is not None:
+            self._loop.controller.resize_queue(queue, category.clamp(wanted))
+
+    def _send(self, worker: Worker, reply: tuple[Any, ...]) -> None:
+        with self._loop.dispatcher.lock:
+            worker.outgoing.send(down_frame(DOWN_REPLY, marshal_dumps(reply)))
 
     def _units(self, worker: Worker, queue: Queue, key: tuple[int, int], calls: list[Any], units: list[Any]) -> None:
         for number, pickled, keywords, name, options in calls:
@@ -121,9 +148,7 @@ class Nested:
             unit.call.queue.outputs.clear()
             if owner is None or owner.exited or key is None:
                 continue
-            frame = down_frame(DOWN_REPLY, marshal_dumps((key[1], unit.id, *outcome(unit))))
-            with self._loop.dispatcher.lock:
-                owner.outgoing.send(frame)
+            self._send(owner, (key[1], unit.id, *outcome(unit)))
 
 
 def outcome(unit: Unit[Any]) -> tuple[Any, ...]:

@@ -200,6 +200,8 @@ class Queue:  # weakly referred to by its controller
         self.name = name
         self.category = category
         self.max_workers = max_workers
+        self.asked_workers: int | None = max_workers  # what was asked for; None: no number was named
+        self.wanted_workers = max_workers  # the same, or the category's default at that time; not clamped
         self.delete_timeout_s = delete_timeout_s
         self.pending: deque[Unit[Any]] = deque()  # of priority 0
         self.ranked: dict[int, deque[Unit[Any]]] = {}  # of the other priorities

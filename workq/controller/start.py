@@ -8,11 +8,12 @@ from marshal import dumps as marshal_dumps
 from typing import TYPE_CHECKING, Any
 
 from workq.arguments import plain
-from workq.category import Category
+from workq.category import Category, packed
 from workq.controller import surroundings
 from workq.controller.records import Worker
 from workq.core.events import WorkerExited, WorkerId
 from workq.transport import codec, mainmodule
+from workq.transport.board import POOLS
 from workq.transport.channel import DOWN_CONFIG, down_frame
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ logger = logging.getLogger("workq")
 
 def start_worker(loop: Loop, number: WorkerId, category_name: str, now: float) -> None:
     """Begin to start a worker; whether that worked comes back as an event of the engine."""
-    category = loop.controller.categories.get(category_name)
+    category = loop.controller.pools.get(category_name)
     try:
         if category is None:
             raise OSError(f"category {category_name!r} was deleted")
@@ -38,6 +39,7 @@ def start_worker(loop: Loop, number: WorkerId, category_name: str, now: float) -
     worker.rank = told["rank"]
     loop.by_number[number] = worker
     loop.dispatcher.workers = [*loop.dispatcher.workers, worker]
+    worker.words[POOLS] = loop.controller.pools_version  # now: who changes them from here on finds it among the workers
     identity = {"name": lane.name, "process_info_id": lane.process_info_id, "parent": (os.getpid(), lane.socket.fileno())}
     worker.outgoing.send(down_frame(DOWN_CONFIG, marshal_dumps({**first, **identity, "surroundings": told})))
 
@@ -50,6 +52,7 @@ def first_frame(loop: Loop, category: Category) -> dict[str, Any]:
     root = logging.getLogger()
     return {
         "category": plain(category.name),
+        "pools": (loop.controller.pools_version, packed(list(loop.controller.pools.values()))),
         "output_bytes": loop.settings.output_bytes,
         "log_level": int(root.getEffectiveLevel()),  # it may be of an enum, which marshal does not take
         "log_levels": _levels(root.manager),

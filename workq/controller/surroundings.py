@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, cast
 
-from workq.category import usable_cpus
 from workq.core.ranks import lowest_free
 from workq.core.threads import count_threads
+from workq.cpus import usable_cpus
 from workq.surroundings import DEVICES, MARK
 
 if TYPE_CHECKING:

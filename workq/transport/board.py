@@ -38,6 +38,7 @@ LIMIT = 16
 WAIT = 17
 READ = 18  # the position up to which the ring has been read
 TARGET = 19  # the unit that is to be interrupted
+POOLS = 20  # how often the categories were changed; a unit that makes a queue looks whether it knows them as they are
 
 EXIT_MAIMED = 74  # what a worker exits with after a unit that has closed its descriptors
 

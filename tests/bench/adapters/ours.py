@@ -19,7 +19,8 @@ class Workq(Library):
         self.kind: Any = workq.manager.WorkMgr
 
     def start(self, workers: int) -> None:
-        from workq.category import Category, usable_cpus
+        from workq.category import Category
+        from workq.cpus import usable_cpus
 
         category = "Default"
         if workers > 2 * usable_cpus():  # the default category would clamp the number
