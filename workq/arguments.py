@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from workq.errors import ArgumentError
@@ -46,13 +46,15 @@ def plain(text: str) -> str:
     return str.__str__(text)
 
 
-def iterators_of(iterables: tuple[Iterable[Any], ...]) -> tuple[Iterator[Any], ...]:
-    """Return an iterator of each; raise where there are none, or where one is no iterable."""
+def checked_iterables(iterables: tuple[Iterable[Any], ...]) -> tuple[Iterable[Any], ...]:
+    """Return an iterator of each, a lone sequence as it is; raise where there are none, or where one is no iterable."""
     if not iterables:
         raise ArgumentError("map needs at least one iterable")
     for iterable in iterables:
         if not hasattr(type(iterable), "__iter__") and not hasattr(type(iterable), "__getitem__"):
             raise ArgumentError(f"iterables of map must be iterable, not {iterable!r}")
+    if len(iterables) == 1 and type(iterables[0]) in (range, list, tuple):
+        return iterables
     return tuple(iter(iterable) for iterable in iterables)
 
 

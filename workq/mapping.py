@@ -9,9 +9,9 @@ each item is one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any, Self, TypeVar
 
 from workq import errors
 from workq.controller.intake import Intake
@@ -27,8 +27,19 @@ MOST_AHEAD = 8192
 FIRST_UNITS = 64  # by which the rest is judged; so few are under way at first
 GROUP_S = 0.001  # of work in a group
 SHORT_S = 50e-6  # an item that takes less than this travels in a group
-MOST_ITEMS = 5000  # in a group
+MOST_ITEMS = 10_000  # in a group
+SLICED = {range, list, tuple}  # inputs of which slices are taken, and no iterator is asked for each item
 GROUPS_AHEAD = 4  # for each worker
+
+
+class Results(chain[T]):
+    """The iterator that ``map`` returns: results in order, at the speed of C. It goes on after an item that failed."""
+
+    _parts: Generator[Iterable[T], None, None]
+
+    def close(self) -> None:
+        """End it: what is not yet yielded is cancelled, as it is when the iterator is dropped."""
+        self._parts.close()
 
 
 def results(
@@ -40,26 +51,64 @@ def results(
     look_ahead: int | None,
     timeout: float | None,
 ) -> Iterator[T]:
-    """Yield results in order; closing the iterator cancels what is not yet yielded. The queue's ``owner`` lives as long as the iterator."""
-    mapping = Mapping(row, intake, fn, iterables, look_ahead)
+    """Return the results in order; closing the iterator cancels what is not yet yielded. The ``owner`` lives as long as the iterator."""
+    parts = _parts(owner, Mapping(row, intake, fn, iterables, look_ahead), timeout)
+    found: Results[T] = Results.from_iterable(parts)  # type: ignore[assignment]
+    found._parts = parts
+    return found
+
+
+def _parts(owner: object, mapping: Mapping, timeout: float | None) -> Generator[Iterable[Any], None, None]:
+    """Yield the results in portions. An error is raised by a portion of its own, as an iterator that has raised by itself has ended."""
     waiting = mapping.waiting
+    portion: Iterable[Any] = ()
     try:
         while mapping.fill():
-            unit, grouped = waiting[0]
-            value = mapping.result(unit, grouped, timeout)
+            unit, items = waiting[0]
+            try:
+                value = mapping.result(unit, items, timeout)
+            except Exception as error:
+                if error is unit._exception:  # else the time to wait is over, or a signal handler has raised: the unit goes on
+                    mapping.note(unit, items)
+                    waiting.popleft()
+                portion = _Raising(error)
+                yield portion
+                continue
             waiting.popleft()
-            if grouped:
-                values, failure = value
-                mapping.measure(unit, len(values))
-                yield from values
-                if failure is not None:
-                    raise codec.load_error(failure)
-            else:
-                mapping.measure(unit, 1)
-                yield value
+            mapping.note(unit, items)
+            values, failures = value if items else ([value], ())
+            for portion in _portions(values, failures) if failures else (values,):
+                yield portion
     finally:
+        if type(portion) is list:
+            portion.clear()  # somebody may be in the middle of it
         for unit, _ in waiting:
             unit.cancel()
+
+
+def _portions(values: list[Any], failures: list[tuple[int, bytes]]) -> Iterator[Iterable[Any]]:
+    """Cut the results of a group where items have failed."""
+    begin = 0
+    for place, pickled in failures:
+        yield values[begin:place]
+        yield _Raising(codec.load_error(pickled))
+        begin = place
+    yield values[begin:]
+
+
+class _Raising:
+    """An iterator that raises, once."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._errors = [error]
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        if self._errors:
+            raise self._errors.pop().with_traceback(None)
+        raise StopIteration
 
 
 class Mapping:
@@ -68,12 +117,14 @@ class Mapping:
     def __init__(
         self, row: Queue, intake: Intake, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], look_ahead: int | None
     ) -> None:
-        self.waiting: deque[tuple[Unit[Any], bool]] = deque()  # in order, and whether it is a group
+        self.waiting: deque[tuple[Unit[Any], int]] = deque()  # in order, and how many items it has where it is a group, else 0
         self._row = row
         self._intake = intake
         self._fn = fn
         self._look_ahead = look_ahead
         self._one = len(iterables) == 1
+        self._sliced: Any = iterables[0] if self._one and type(iterables[0]) in SLICED else None
+        self._begin = 0  # of what is sliced: how far it was read
         self._items = iter(iterables[0]) if self._one else zip(*iterables)  # noqa: B905 - as the built-in map: the shortest decides
         self._may_group = look_ahead is None and intake.options == Options(name=intake.options.name)
         self._groups = Intake(row, Options(name=intake.options.name or codec.name_of(fn)))
@@ -89,36 +140,44 @@ class Mapping:
         while not self._over and len(self.waiting) < self._most():
             if self._may_group and self._each_s is not None and self._each_s < SHORT_S:
                 self._size = min(group_size(self._each_s), 8 * self._size)  # not at once: the first items may not be like the others
-                part = list(islice(self._items, self._size))
+                part = self._take(self._size)
                 if part:
-                    self.waiting.append((self._groups.queue(self._run, self._fn, part), True))
+                    self.waiting.append((self._groups.queue(self._run, self._fn, part), len(part)))
             else:
-                part = list(islice(self._items, 1))
+                part = self._take(1)
                 if part:
                     unit = self._intake.queue(self._fn, part[0]) if self._one else self._intake.queue(self._fn, *part[0])
-                    self.waiting.append((unit, False))
+                    self.waiting.append((unit, 0))
             self._over = not part
         return bool(self.waiting)
 
-    def result(self, unit: Unit[Any], grouped: bool, timeout: float | None) -> Any:
+    def _take(self, number: int) -> Sequence[Any]:
+        """Read the next items. A slice is read in one piece, and one of a range is sent as one: neither is made of single numbers here."""
+        if self._sliced is None:
+            return list(islice(self._items, number))
+        part: Sequence[Any] = self._sliced[self._begin : self._begin + number]
+        self._begin += len(part)
+        return part
+
+    def result(self, unit: Unit[Any], items: int, timeout: float | None) -> Any:
         """Wait for a unit; where it was a group, its worker's death says which items were in it."""
         try:
             return unit.result(timeout)
         except errors.WorkerHalted as error:
-            if grouped:
+            if items:
                 error.add_note(
                     f"the unit was a group of short items of a map, from item {self._yielded} on (counted from 0); "
                     "with look_ahead=, a timeout or retries each item is a unit of its own"
                 )
             raise
 
-    def measure(self, unit: Unit[Any], items: int) -> None:
-        """Take the time of a unit into that of an item."""
+    def note(self, unit: Unit[Any], items: int) -> None:
+        """A unit has ended: take its time into that of an item."""
         self._measured += 1
-        self._yielded += items
-        if items and unit.run_time_s is not None:
-            took = unit.run_time_s / items
-            if self._each_s is None or (items == 1 and took < self._each_s):  # the first few are slower than those that follow
+        self._yielded += items or 1
+        if unit.run_time_s is not None:
+            took = unit.run_time_s / (items or 1)
+            if self._each_s is None or (not items and took < self._each_s):  # the first few are slower than those that follow
                 self._each_s = took
             else:
                 self._each_s = (self._each_s + took) / 2

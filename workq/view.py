@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from workq.arguments import check_callable, check_timeout, check_whole, iterators_of
+from workq.arguments import check_callable, check_timeout, check_whole, checked_iterables
 from workq.callbacks import queue_with
 from workq.controller.intake import Intake
 from workq.unit import Unit
@@ -53,10 +53,10 @@ def results_of(
     check_timeout(timeout)
     if look_ahead is not None:
         check_whole("look_ahead", look_ahead, least=1)
-    iterators = iterators_of(iterables)
+    checked = checked_iterables(iterables)
     from workq.mapping import results
 
-    return results(manager, manager._row, intake, fn, iterators, look_ahead, timeout)
+    return results(manager, manager._row, intake, fn, checked, look_ahead, timeout)
 
 
 __all__ = ["View", "results_of"]

@@ -6,10 +6,12 @@ import os
 import signal
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 
 import workq
+from tests.system import held
 
 
 def even(number: int) -> int:
@@ -62,6 +64,65 @@ def test_an_error_is_that_of_its_item_and_those_before_it_are_yielded(wq: workq.
             got.append(number)  # noqa: PERF402  one by one, as it ends in an error
     assert got == list(range(1000))
     assert isinstance(caught.value.__cause__, workq.RemoteTraceback)
+
+
+def test_the_iterator_goes_on_after_an_error(wq: workq.WorkMgr) -> None:
+    list(wq.map(abs, range(2000)))
+    results = wq.map(even, range(3000))
+    got: list[int | str] = []
+    while len(got) < 3000:
+        try:
+            got.append(next(results))
+        except ValueError as error:
+            got.append(str(error))
+    assert got == [str(number) if number % 2 else number for number in range(3000)]
+    assert list(results) == []
+
+
+def test_errors_of_several_arguments_are_those_of_their_items(wq: workq.WorkMgr) -> None:
+    list(wq.map(pow, range(2000), [1] * 2000))
+    results = wq.map(divmod, range(1000), [*range(500), 0, *range(501, 1000)])
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert [next(results) for _ in range(499)] == [(1, 0)] * 499
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert list(results) == [(1, 0)] * 499
+
+
+def test_close_ends_the_iterator_in_the_middle_of_a_group(wq: workq.WorkMgr) -> None:
+    list(wq.map(abs, range(2000)))
+    results = wq.map(abs, range(100_000))
+    for _ in range(5000):
+        next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert list(results) == []
+    del results
+    wq.sync()
+
+
+def test_a_time_out_of_map_loses_nothing(wq: workq.WorkMgr, tmp_path: Path) -> None:
+    fifo = str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    results = wq.map(held.hold, [fifo], timeout=0.01)
+    with pytest.raises(TimeoutError):
+        next(results)
+    with open(fifo, "wb"):
+        pass
+    while True:
+        try:
+            assert next(results) > 0
+            break
+        except TimeoutError:
+            pass
+    assert list(results) == []
+
+
+@pytest.mark.parametrize("kind", [list, tuple, iter, range])
+def test_any_kind_of_input_gives_the_same_results(wq: workq.WorkMgr, kind: type) -> None:
+    numbers = range(3, 30_000, 2)
+    given = numbers if kind is range else kind(numbers)
+    assert list(wq.map(abs, given)) == list(numbers)
 
 
 def test_the_input_is_read_only_a_little_ahead(wq: workq.WorkMgr) -> None:
