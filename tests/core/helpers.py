@@ -18,10 +18,14 @@ from workq.core.events import (
     WorkerBlocked,
     WorkerDry,
     WorkerExited,
+    WorkerFit,
     WorkerId,
     WorkerReady,
     WorkerTook,
+    WorkerToreDown,
     WorkerUnblocked,
+    WorkerUnfit,
+    WorkerWorn,
     WorkTaken,
     WorkWaits,
 )
@@ -62,8 +66,8 @@ class Told:
         self.now += seconds
         return self(event or Tick())
 
-    def opened(self, queue: int, most: int = 8) -> list[Action]:
-        return self(QueueOpened(Q(queue), self.category, most))
+    def opened(self, queue: int, most: int = 8, *, session: bool = False, tears_down: bool = False) -> list[Action]:
+        return self(QueueOpened(Q(queue), self.category, most, session=session, tears_down=tears_down))
 
     def waits(self, queue: int, units: int = 1) -> list[Action]:
         return self(WorkWaits(Q(queue), units))
@@ -88,6 +92,18 @@ class Told:
 
     def exited(self, worker: int) -> list[Action]:
         return self(WorkerExited(W(worker)))
+
+    def worn(self, worker: int, spent: bool = False) -> list[Action]:
+        return self(WorkerWorn(W(worker), spent))
+
+    def fit(self, worker: int, queue: int = 1) -> list[Action]:
+        return self(WorkerFit(W(worker), Q(queue)))
+
+    def unfit(self, worker: int, queue: int = 1, failed: bool = True) -> list[Action]:
+        return self(WorkerUnfit(W(worker), Q(queue), failed))
+
+    def tore_down(self, worker: int) -> list[Action]:
+        return self(WorkerToreDown(W(worker)))
 
     def must_stop(self, unit: int, worker: int, delete_timeout_s: float = 1.0) -> list[Action]:
         return self(UnitMustStop(U(unit), W(worker), StopReason.CANCELLED, delete_timeout_s))

@@ -11,6 +11,7 @@ from workq.config import Settings
 from workq.core.actions import (
     Action,
     FailCategory,
+    FailQueue,
     Grant,
     Interrupt,
     KillUnit,
@@ -20,6 +21,7 @@ from workq.core.actions import (
     Sample,
     StartWorker,
     StopWorker,
+    TearDown,
 )
 from workq.core.events import (
     BlockedHow,
@@ -41,10 +43,14 @@ from workq.core.events import (
     WorkerBlocked,
     WorkerDry,
     WorkerExited,
+    WorkerFit,
     WorkerId,
     WorkerReady,
     WorkerTook,
+    WorkerToreDown,
     WorkerUnblocked,
+    WorkerUnfit,
+    WorkerWorn,
     WorkTaken,
     WorkWaits,
 )
@@ -84,7 +90,7 @@ class World(RuleBasedStateMachine):
                 self.check_limits_of_starts(self.scheduler.categories[name])
                 self.alive[worker] = "start"
             case Grant(worker, queue, limit):
-                assert self.alive[worker] in ("idle", "serve")
+                assert self.alive[worker] in ("idle", "serve", "tear")
                 assert limit != 0
                 assert not self.scheduler.queues[queue].paused
                 self.alive[worker] = "serve"
@@ -98,11 +104,17 @@ class World(RuleBasedStateMachine):
                 assert self.alive[worker] == "serve"
                 self.alive[worker] = "idle"
                 del self.serves[worker]
+            case TearDown(worker, queue):
+                assert self.serves.pop(worker) == queue
+                assert self.alive[worker] == "serve"
+                self.alive[worker] = "tear"
+            case FailQueue(queue):
+                assert not self.scheduler.queues[queue].units
             case StopWorker(worker):
                 assert self.alive[worker] == "idle"
                 self.alive[worker] = "leave"
             case KillWorker(worker):
-                assert self.alive[worker] in ("start", "leave")
+                assert self.alive[worker] in ("start", "leave", "tear")
                 self.alive[worker] = "die"
             case Interrupt(worker, unit) | KillUnit(worker, unit):
                 assert unit in self.scheduler.stops
@@ -120,7 +132,8 @@ class World(RuleBasedStateMachine):
         """There may be more workers than the limits say (one unblocked, they were lowered), but none is started then."""
         limits = category.limits
         extra = 0 if limits.always_queue else 1
-        assert category.active + category.starting + category.dying <= limits.max_active_workers + extra
+        soon = category.active + category.starting + category.dying - len(category.worn)  # a worn worker goes when its successor comes
+        assert soon <= limits.max_active_workers + extra
         assert limits.max_total_workers is None or category.living <= limits.max_total_workers
 
     def state(self, worker: WorkerId) -> WorkerState:
@@ -153,12 +166,12 @@ class World(RuleBasedStateMachine):
         if name not in self.scheduler.categories:
             self.sampled.pop(name, None)
 
-    @rule(name=st.sampled_from("ab"), most=st.integers(1, 5))
-    def open_queue(self, name: str, most: int) -> None:
+    @rule(name=st.sampled_from("ab"), most=st.integers(1, 5), kind=st.sampled_from(["plain", "session", "tears down"]))
+    def open_queue(self, name: str, most: int, kind: str) -> None:
         category = self.scheduler.categories.get(name)
         if category is not None and not category.removed:
             self.queues += 1
-            self.tell(QueueOpened(QueueId(self.queues), name, most))
+            self.tell(QueueOpened(QueueId(self.queues), name, most, session=kind == "session", tears_down=kind == "tears down"))
 
     @precondition(lambda self: self.open_queues())
     @rule(pick=NUMBERS, units=st.sampled_from([1, 1, 2, 5, 100]))
@@ -204,6 +217,28 @@ class World(RuleBasedStateMachine):
         del self.alive[worker]
         self.serves.pop(worker, None)
         self.tell(WorkerExited(worker))
+
+    @precondition(lambda self: self.serves)
+    @rule(pick=NUMBERS, how=st.sampled_from(["fit", "fit", "failed", "cut short"]))
+    def worker_is_set_up(self, pick: int, how: str) -> None:
+        worker = list(self.serves)[pick % len(self.serves)]
+        queue = self.serves[worker]
+        self.tell(WorkerFit(worker, queue) if how == "fit" else WorkerUnfit(worker, queue, how == "failed"))
+
+    @precondition(lambda self: "tear" in self.alive.values())
+    @rule(pick=NUMBERS)
+    def worker_tears_down(self, pick: int) -> None:
+        tearing = [number for number, does in self.alive.items() if does == "tear"]
+        worker = tearing[pick % len(tearing)]
+        self.alive[worker] = "idle"
+        self.tell(WorkerToreDown(worker))
+
+    @precondition(lambda self: self.alive)
+    @rule(pick=NUMBERS, spent=st.booleans())
+    def worker_is_worn(self, pick: int, spent: bool) -> None:
+        workers = [number for number, does in self.alive.items() if does != "start"]
+        if workers:
+            self.tell(WorkerWorn(workers[pick % len(workers)], spent))
 
     @precondition(lambda self: self.alive)
     @rule(pick=NUMBERS, what=st.sampled_from([WorkerDry, WorkerDry, WorkerTook, WorkerUnblocked]))
@@ -262,6 +297,7 @@ class World(RuleBasedStateMachine):
         assert set(self.alive) == set(self.scheduler.workers)
         for worker, row in self.scheduler.workers.items():
             expected = {"start": {S.STARTING}, "idle": IDLE, "serve": ATTACHED, "leave": {S.STOPPING}, "die": {S.STOPPING}}
+            expected["tear"] = {S.TEARING_DOWN}
             assert row.state in expected[self.alive[worker]], (worker, row.state, self.alive[worker])
             assert row.queue == self.serves.get(worker)
 

@@ -16,9 +16,10 @@ class StartWorker:
 
 @fact
 class StopWorker:
-    """Ask an idle worker to leave. WorkerExited will follow."""
+    """Ask an idle worker to leave. WorkerExited will follow. ``recycled``: it is worn, and another takes its place."""
 
     worker: WorkerId
+    recycled: bool = False
 
 
 @fact
@@ -59,6 +60,14 @@ class Release:
 
 
 @fact
+class TearDown:
+    """The worker serves no queue any more (it is dry), and is to do what this queue wants done at the end. WorkerToreDown will follow."""
+
+    worker: WorkerId
+    queue: QueueId
+
+
+@fact
 class Interrupt:
     """Raise ExternalInterrupt in this unit, if it still runs."""
 
@@ -82,6 +91,13 @@ class FailCategory:
 
 
 @fact
+class FailQueue:
+    """No worker can be set up for this queue: every unit that waits in it fails, with the error of the last set-up."""
+
+    queue: QueueId
+
+
+@fact
 class Sample:
     """Look whether busy workers of this category are blocked (units wait and no worker is free), or stop looking."""
 
@@ -96,4 +112,18 @@ class RingAlarm:
     alarm: AlarmId
 
 
-Action = StartWorker | StopWorker | KillWorker | Grant | Limit | Release | Interrupt | KillUnit | FailCategory | Sample | RingAlarm
+Action = (
+    StartWorker
+    | StopWorker
+    | KillWorker
+    | Grant
+    | Limit
+    | Release
+    | TearDown
+    | Interrupt
+    | KillUnit
+    | FailCategory
+    | FailQueue
+    | Sample
+    | RingAlarm
+)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from workq.core import placement, sizing
 from workq.core.events import WorkerId
 from workq.core.records import CategoryRow, QueueRow, WorkerRow
-from workq.core.states import ATTACHED, WorkerState
+from workq.core.states import ATTACHED, LEFT_FOR_GOOD, WorkerState
 
 W = WorkerState
 
@@ -20,6 +20,9 @@ def check_category(category: CategoryRow, workers: Mapping[WorkerId, WorkerRow])
     assert category.wishes == sum(queue.wish for queue in category.queues.values()), category
     assert len(category.served) <= category.living, "a served queue has a worker"
     assert category.dying == sum(row.holds_slot for row in category.crew[W.STOPPING].values()), category
+    for row in category.worn.values():
+        assert row is workers[row.id], row
+        assert row.state not in LEFT_FOR_GOOD, row
     _check_progress(category)
 
 
@@ -45,6 +48,10 @@ def _check_queue(category: CategoryRow, queue: QueueRow) -> None:
     assert queue.waits == (queue.id in category.waiting), queue
     assert 0 <= queue.unserved <= queue.units, queue
     assert not queue.closed or not queue.deserted, queue
+    for row in queue.fit.values():
+        assert queue.id in row.fit_for, row
+        assert row.state not in LEFT_FOR_GOOD, row
+    assert not queue.session or sum(map(len, queue.crew.values())) <= 1, "a session has one worker"
     assert not queue.units or queue.serving or queue.unserved, f"{queue} waits, and is served by nobody"
 
 

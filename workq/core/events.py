@@ -53,13 +53,17 @@ class CategoryRemoved:
 class QueueOpened:
     """There is a queue, with the most workers that may serve it at once.
 
-    ``depth`` is 0 for a queue that the application made, and one more than its own queue's for one that a unit made.
+    ``depth`` is 0 for a queue that the application made, and one more than its own queue's for one that a unit made. A ``session`` has one
+    worker of its own, which stays with it till it is closed, and then ends. ``tears_down``: its workers have something to do before they
+    leave it.
     """
 
     queue: QueueId
     category: str
     max_workers: int
     depth: int = 0
+    session: bool = False
+    tears_down: bool = False
 
 
 @fact
@@ -150,6 +154,38 @@ class WorkerExited:
 
 
 @fact
+class WorkerWorn:
+    """The worker is to be replaced: it has run so many units, is so old, or holds so much memory. ``spent``: it takes no unit any more."""
+
+    worker: WorkerId
+    spent: bool = False
+
+
+@fact
+class WorkerFit:
+    """The worker has been set up for the queue."""
+
+    worker: WorkerId
+    queue: QueueId
+
+
+@fact
+class WorkerUnfit:
+    """The worker cannot serve the queue: its set-up has ``failed``, or was cut short with the unit that met it."""
+
+    worker: WorkerId
+    queue: QueueId
+    failed: bool
+
+
+@fact
+class WorkerToreDown:
+    """The worker has done what it had to before it left its queue."""
+
+    worker: WorkerId
+
+
+@fact
 class UnitMustStop:
     """A unit that a worker has begun must end.
 
@@ -205,6 +241,10 @@ Event = (
     | WorkerBlocked
     | WorkerUnblocked
     | WorkerExited
+    | WorkerWorn
+    | WorkerFit
+    | WorkerUnfit
+    | WorkerToreDown
     | UnitMustStop
     | UnitStopped
     | AlarmSet

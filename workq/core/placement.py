@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from workq.core.records import CategoryRow, QueueRow, WorkerRow
 from workq.core.sizing import extra_workers
-from workq.core.states import WorkerState
+from workq.core.states import IDLE, WorkerState
 
 W = WorkerState
 
@@ -68,7 +68,9 @@ def worker_for(category: CategoryRow, queue: QueueRow) -> WorkerRow | None:
 
 
 def _idle_worker(category: CategoryRow, queue: QueueRow) -> WorkerRow | None:
-    """Return the idle worker that was used last; a stand-in for a blocked one is rather a retired one."""
+    """Return the idle worker that was used last; a stand-in for a blocked one is rather a retired one, any rather one that is set up."""
+    if queue.fit and (idle := next((row for row in reversed(queue.fit.values()) if row.state in IDLE), None)):
+        return idle
     order = (W.RETIRED, W.WAITING_TO_ATTACH) if queue.blocked else (W.WAITING_TO_ATTACH, W.RETIRED)
     for state in order:
         if category.crew[state]:
@@ -79,7 +81,7 @@ def _idle_worker(category: CategoryRow, queue: QueueRow) -> WorkerRow | None:
 def is_superfluous(category: CategoryRow, queue: QueueRow) -> bool:
     """Tell whether one of the dry workers of `queue` has to be retired."""
     workers = queue.serving + len(queue.dry)
-    return workers > queue.max_workers or workers > _most_per_queue(category)
+    return workers > queue.most_workers or workers > _most_per_queue(category)
 
 
 class Pressure(NamedTuple):
@@ -117,7 +119,9 @@ def _fewest_workers(category: CategoryRow) -> float:
 
 def limit_for(queue: QueueRow, pressure: Pressure, quantum_units: int) -> int | None:
     """Return how many units a worker of `queue` may take before it has to come back: None means all."""
+    if queue.session:
+        return 0 if queue.paused else None  # its worker is its own, whatever the pressure
     workers = queue.serving
-    if queue.paused or workers > queue.max_workers or workers > pressure.most_per_queue:
+    if queue.paused or workers > queue.most_workers or workers > pressure.most_per_queue:
         return 0
     return quantum_units if workers > pressure.fewest else None

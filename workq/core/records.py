@@ -31,6 +31,11 @@ class WorkerRow:
         was_ready: It has started well; what happens to it afterwards is not a failed start.
         wave: Which wave of starts it belongs to, see ``RestartBudget``.
         holds_slot: It has been killed, and is replaced only once it is gone.
+        fit_for: The queues that it is set up for.
+        spent: It takes no unit any more.
+        outgoing: It leaves as soon as it has ended what it has begun: it is worn and can be done without, or unfit, or its session is over.
+        successor: Who was started to take its place.
+        succeeds: Whose place it is to take.
     """
 
     id: WorkerId
@@ -44,6 +49,11 @@ class WorkerRow:
     was_ready: bool = False
     holds_slot: bool = False
     wave: int = 0
+    fit_for: set[QueueId] = field(default_factory=set)
+    spent: bool = False
+    outgoing: bool = False
+    successor: WorkerId | None = None
+    succeeds: WorkerId | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +66,11 @@ class QueueRow:
         wish: How many more workers it wants and may have. Kept by ``CategoryRow.review``.
         ring: The ring of its category in which it stands, or None.
         depth: How many units wait for it, one inside the other: 0 for a queue of the application.
+        session: It has one worker of its own, with which it lives and dies.
+        tears_down: Its workers have something to do before they leave it.
+        fit: The living workers that are set up for it.
+        failed_set_ups: How many set-ups have failed since one went well.
+        capped: So many have failed that it is served by no more workers than are set up for it; by one, where none is.
     """
 
     id: QueueId
@@ -68,6 +83,11 @@ class QueueRow:
     closed: bool = False
     wish: int = 0
     ring: Ring | None = None
+    session: bool = False
+    tears_down: bool = False
+    fit: dict[WorkerId, WorkerRow] = field(default_factory=dict)
+    failed_set_ups: int = 0
+    capped: bool = False
     crew: Crew = field(default_factory=lambda: {state: {} for state in WorkerState if state in ATTACHED})
 
     @property
@@ -95,9 +115,20 @@ class QueueRow:
         """No worker is attached to it in whatever state."""
         return not any(self.crew.values())
 
+    @property
+    def most_workers(self) -> int:
+        """How many workers may serve it at once."""
+        return max(1, min(self.max_workers, len(self.fit))) if self.capped else self.max_workers
+
+    def has_to_tear_down(self, worker: WorkerId) -> bool:
+        """Tell whether this worker of its has something to do before it leaves."""
+        return self.tears_down and worker in self.fit
+
     def count_wish(self) -> int:
         """Return how many more workers it wants and may have."""
-        return max(0, min(self.max_workers - self.serving, self.unserved)) if self.waits else 0
+        if not self.waits or (self.session and not self.deserted):
+            return 0
+        return max(0, min(self.most_workers - self.serving, self.unserved))
 
 
 def _empty_crew() -> Crew:
@@ -116,6 +147,7 @@ class CategoryRow:
         wishes: How many workers all queues together want and may have, each for itself.
         dying: How many workers have been killed and are not gone yet.
         nested: How many of its queues were made by units.
+        worn: Its workers that are to be replaced or to leave, and have not been asked to yet.
         restless: Some worker has been told a limit, or something has happened that may call for one.
     """
 
@@ -131,13 +163,15 @@ class CategoryRow:
     wishes: int = 0
     dying: int = 0
     nested: int = 0
+    worn: dict[WorkerId, WorkerRow] = field(default_factory=dict)
     restless: bool = False
     sampling: bool = False
 
     @property
     def active(self) -> int:
         """The workers that count for ``max_active_workers``: blocked ones do not, dry ones do until they are released."""
-        return len(self.crew[WorkerState.ACTIVE]) + len(self.crew[WorkerState.WAITING_FOR_UNITS])
+        states = (WorkerState.ACTIVE, WorkerState.WAITING_FOR_UNITS, WorkerState.TEARING_DOWN)
+        return sum(len(self.crew[state]) for state in states)
 
     @property
     def beyond(self) -> int:
@@ -152,7 +186,13 @@ class CategoryRow:
     @property
     def has_hands(self) -> bool:
         """Some worker can take units, now or when it has ended its own. A blocked one may wait for the very units that wait."""
-        states = (WorkerState.ACTIVE, WorkerState.WAITING_FOR_UNITS, WorkerState.WAITING_TO_ATTACH, WorkerState.RETIRED)
+        states = (
+            WorkerState.ACTIVE,
+            WorkerState.WAITING_FOR_UNITS,
+            WorkerState.WAITING_TO_ATTACH,
+            WorkerState.RETIRED,
+            WorkerState.TEARING_DOWN,
+        )
         return any(self.crew[state] for state in states)
 
     @property

@@ -10,10 +10,11 @@ from __future__ import annotations
 from itertools import count
 
 from workq.config import DEFAULTS, Settings
-from workq.core import checks, placement, sizing, stopping
+from workq.core import checks, placement, recycling, sizing, stopping
 from workq.core.actions import (
     Action,
     FailCategory,
+    FailQueue,
     Grant,
     KillWorker,
     Limit,
@@ -22,6 +23,7 @@ from workq.core.actions import (
     Sample,
     StartWorker,
     StopWorker,
+    TearDown,
 )
 from workq.core.alarms import Alarms
 from workq.core.events import (
@@ -46,15 +48,19 @@ from workq.core.events import (
     WorkerBlocked,
     WorkerDry,
     WorkerExited,
+    WorkerFit,
     WorkerId,
     WorkerReady,
     WorkerTook,
+    WorkerToreDown,
     WorkerUnblocked,
+    WorkerUnfit,
+    WorkerWorn,
     WorkTaken,
     WorkWaits,
 )
 from workq.core.records import CategoryRow, QueueRow, WorkerRow
-from workq.core.states import ATTACHED, IDLE, WORKER_MOVES, WorkerState, advance
+from workq.core.states import ATTACHED, IDLE, LEFT_FOR_GOOD, WORKER_MOVES, WorkerState, advance
 from workq.core.stopping import StopRow
 
 W = WorkerState
@@ -98,6 +104,7 @@ class Scheduler:
             W.RETIRED: settings.idle_timeout_s,
             W.WAITING_FOR_UNITS: settings.linger_s,
             W.STOPPING: settings.close_timeout_s,
+            W.TEARING_DOWN: settings.close_timeout_s,
         }
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -127,9 +134,9 @@ class Scheduler:
             case WorkerTook(worker):
                 return self._note_took(worker, now)
             case WorkWaits(queue, units):
-                self._note_level(queue, units)
+                return self._note_level(queue, units, now)
             case WorkTaken(queue):
-                self._note_level(queue, 0)
+                return self._note_level(queue, 0, now)
             case WorkerReady(worker):
                 self._note_ready(worker, now)
             case WorkerBlocked(worker, how):
@@ -138,18 +145,26 @@ class Scheduler:
                 self._note_unblocked(worker, now)
             case WorkerExited(worker):
                 return self._note_exited(worker, now)
+            case WorkerWorn(worker, spent):
+                self._note_worn(worker, spent)
+            case WorkerFit(worker, queue):
+                self._note_fit(worker, queue)
+            case WorkerUnfit(worker, queue, failed):
+                return self._note_unfit(worker, queue, failed)
+            case WorkerToreDown(worker):
+                self._note_torn_down(worker, now)
             case UnitMustStop(unit, worker, reason, delete_timeout_s):
                 self._note_stop(unit, worker, reason, delete_timeout_s, now)
             case UnitStopped(unit):
                 self._forget_stop(unit)
-            case QueueOpened(queue, category, max_workers, depth):
-                self._note_opened(queue, category, max_workers, depth)
+            case QueueOpened():
+                self._note_opened(event)
             case QueueClosed(queue):
                 self._note_closed(queue)
             case QueuePaused(queue):
-                self._note_paused(queue, True)
+                return self._note_paused(queue, True, now)
             case QueueResumed(queue):
-                self._note_paused(queue, False)
+                return self._note_paused(queue, False, now)
             case QueueResized(queue, max_workers):
                 self._note_resized(queue, max_workers)
             case AlarmSet(alarm, at):
@@ -178,55 +193,76 @@ class Scheduler:
         self._begin_anew(category)
         self._touch(category)
 
-    def _note_opened(self, queue_id: QueueId, category: str, max_workers: int, depth: int) -> None:
-        assert queue_id not in self.queues, f"queue {queue_id} is open already"
-        assert not self.categories[category].removed, f"category {category} has been removed"
-        row = QueueRow(queue_id, category, max_workers, depth)
-        self.categories[category].queues[queue_id] = self.queues[queue_id] = row
-        self.categories[category].nested += depth > 0
+    def _note_opened(self, opened: QueueOpened) -> None:
+        category = self.categories[opened.category]
+        assert opened.queue not in self.queues, f"queue {opened.queue} is open already"
+        assert not category.removed, f"category {opened.category} has been removed"
+        row = QueueRow(
+            opened.queue, opened.category, opened.max_workers, opened.depth, session=opened.session, tears_down=opened.tears_down
+        )
+        category.queues[row.id] = self.queues[row.id] = row
+        category.nested += row.depth > 0
 
     def _note_resized(self, queue_id: QueueId, max_workers: int) -> None:
         if queue := self._open_queue(queue_id):
             queue.max_workers = max_workers
             self._rouse(queue)
 
-    def _note_paused(self, queue_id: QueueId, paused: bool) -> None:
-        if queue := self._open_queue(queue_id):
-            queue.paused = paused
-            self._rouse(queue)
+    def _note_paused(self, queue_id: QueueId, paused: bool, now: float) -> list[Action]:
+        queue = self._open_queue(queue_id)
+        if queue is None:
+            return []
+        queue.paused = paused
+        self._rouse(queue)
+        return self._wake_held(queue, now)
 
     def _note_closed(self, queue_id: QueueId) -> None:
         if queue := self._open_queue(queue_id):
             queue.closed = True
             queue.units = queue.unserved = 0
             self._rouse(queue)
+            if queue.session:
+                for row in [row for rows in queue.crew.values() for row in rows.values()]:
+                    self._send_off(row)
 
-    def _note_level(self, queue_id: QueueId, units: int) -> None:
+    def _note_level(self, queue_id: QueueId, units: int, now: float) -> list[Action]:
         queue = self._open_queue(queue_id)
         if queue is None:
-            return
+            return []
         category = self.categories[queue.category]
         if units and not category.waiting and category.budget.exhausted and not category.has_hands:
             self._begin_anew(category)
         queue.units = queue.unserved = units
         self._review(queue)
+        return self._wake_held(queue, now)
+
+    def _wake_held(self, queue: QueueRow, now: float) -> list[Action]:
+        """Have the worker of a session go on where units wait for it; it needs no free slot, as it is the only one that may."""
+        held = [row for row in queue.crew[W.HELD].values() if queue.waits]
+        for row in held:
+            self._shift(row, "grant", now, queue.id)
+        return [Grant(row.id, queue.id) for row in held]
 
     def _note_ready(self, worker: WorkerId, now: float) -> None:
         row = self.workers[worker]  # a worker says it once, and not after it has exited
         self._shift(row, "ready", now)
         row.was_ready = True
         self._begin_anew(self.categories[row.category])
+        if (predecessor := self._predecessor_of(row)) is not None:
+            self._send_off(predecessor)
+            if predecessor.state in IDLE and row.state in IDLE:  # whom nobody uses is not made young by being replaced
+                self._deadlines[row] = self._deadlines[predecessor]
 
     def _note_dry(self, worker: WorkerId, now: float) -> None:
         """A dry worker that was released, is leaving or has exited meanwhile is told of too late, which is no harm."""
         row = self.workers.get(worker)
         if row is not None and row.state in (W.ACTIVE, W.BLOCKED):
-            self._shift(row, "dry", now)
             queue = self._queue_of(row)
+            self._shift(row, "hold" if queue.session else "dry", now)
             if queue.ring is not None:
                 queue.ring.move_to_end(queue.id)  # it has had its turn
         elif row is not None and row.state is W.WAITING_FOR_UNITS:
-            self._deadlines[row] = now + self.settings.linger_s  # it took a unit and ended it before we were told of either
+            self._deadlines[row] = now + self._linger_s(row)  # it took a unit and ended it before we were told of either
 
     def _note_took(self, worker: WorkerId, now: float) -> list[Action]:
         """Note what the hot path has done.
@@ -236,9 +272,9 @@ class Scheduler:
         meanwhile it stays there.
         """
         row = self.workers.get(worker)
-        if row is not None and row.state is W.WAITING_FOR_UNITS:
+        if row is not None and row.state in (W.WAITING_FOR_UNITS, W.HELD):
             self._shift(row, "take", now)
-        elif row is not None and row.state in IDLE and row.last_queue in self.queues:
+        elif row is not None and (row.state in IDLE or row.state is W.TEARING_DOWN) and row.last_queue in self.queues:
             self._shift(row, "grant", now, row.last_queue)
             row.limit = None
             self._rouse(self._queue_of(row))
@@ -250,7 +286,7 @@ class Scheduler:
         row = self.workers.get(worker)
         if row is None or row.state not in ATTACHED:
             return
-        if row.state is W.WAITING_FOR_UNITS:
+        if row.state in (W.WAITING_FOR_UNITS, W.HELD):
             self._shift(row, "take", now)  # the news that it took a unit is still on its way
         if row.state is W.ACTIVE:
             self._shift(row, "block", now)
@@ -269,6 +305,8 @@ class Scheduler:
         category = self.categories[row.category]
         self._shift(row, "exit", now)
         del self.workers[worker]
+        if not row.was_ready and (predecessor := self._predecessor_of(row)) is not None:
+            predecessor.successor = None
         for unit in [stop.unit for stop in self.stops.values() if stop.worker == worker]:
             self._forget_stop(unit)
         return [] if row.was_ready else self._note_failed_start(category, row.wave, now)
@@ -306,6 +344,64 @@ class Scheduler:
             queue.units = queue.unserved = 0
             self._review(queue)
         return [FailCategory(category.name)]
+
+    # -- facts about workers that are to be replaced, and about what queues want done in theirs
+
+    def _note_worn(self, worker: WorkerId, spent: bool) -> None:
+        """Ignored for a worker that is leaving, and for that of a session: what it holds cannot be replaced."""
+        row = self.workers.get(worker)
+        if row is None or row.state in LEFT_FOR_GOOD or (row.queue is not None and self._queue_of(row).session):
+            return
+        row.spent = row.spent or spent
+        category = self.categories[row.category]
+        category.worn[row.id] = row
+        category.restless = True
+        self._touch(category)
+
+    def _send_off(self, row: WorkerRow) -> None:
+        """Have a worker leave when it has ended what it has begun, whether somebody takes its place or not."""
+        if row.state not in LEFT_FOR_GOOD:
+            row.outgoing = True
+            category = self.categories[row.category]
+            category.worn[row.id] = row
+            category.restless = True
+            self._touch(category)
+
+    def _predecessor_of(self, row: WorkerRow) -> WorkerRow | None:
+        return None if row.succeeds is None else self.categories[row.category].worn.get(row.succeeds)
+
+    def _note_fit(self, worker: WorkerId, queue_id: QueueId) -> None:
+        """Ignored where the queue is closed and gone, or the worker has exited meanwhile."""
+        row, queue = self.workers.get(worker), self.queues.get(queue_id)
+        if row is None or queue is None or row.state in LEFT_FOR_GOOD:
+            return
+        queue.fit[worker] = row
+        row.fit_for.add(queue_id)
+        queue.failed_set_ups = 0
+        queue.capped = False
+        self._rouse(queue)
+
+    def _note_unfit(self, worker: WorkerId, queue_id: QueueId, failed: bool) -> list[Action]:
+        """Send the worker off. After so many failures in a row fail what waits, unless workers are there that could be set up."""
+        row, queue = self.workers.get(worker), self._open_queue(queue_id)
+        if row is not None:
+            self._send_off(row)
+        if queue is None or not failed:
+            return []
+        queue.failed_set_ups += 1
+        queue.capped = queue.failed_set_ups >= self.settings.start_tries
+        self._rouse(queue)
+        if not queue.capped or queue.fit:
+            return []
+        queue.units = queue.unserved = 0
+        self._review(queue)
+        return [FailQueue(queue.id)]
+
+    def _note_torn_down(self, worker: WorkerId, now: float) -> None:
+        """Ignored where it comes too late: the worker was killed for it, or has a unit again."""
+        row = self.workers.get(worker)
+        if row is not None and row.state is W.TEARING_DOWN:
+            self._shift(row, "torn down", now)
 
     # -- time
 
@@ -355,11 +451,12 @@ class Scheduler:
 
     def _settle(self, category: CategoryRow, now: float) -> list[Action]:
         """Bring one category in order: place free workers, free superfluous ones, start new ones, tell limits, sample."""
-        granted = self._place(category, now)
-        actions: list[Action] = []
+        actions = self._replace_worn(category, now) if category.worn else []
+        granted = self._place(category, now, actions)
         if granted or category.wishes or category.restless or category.beyond > 0:
-            actions += self._clear_dry(category, now)
-            granted += self._place(category, now) if actions else []
+            cleared = self._clear_dry(category, now)
+            actions += cleared
+            granted += self._place(category, now, actions) if cleared else []
             starts = self._start(category, now)
             actions += self._tell_limits(category, granted)
             actions += starts
@@ -368,10 +465,38 @@ class Scheduler:
             actions += self._wind_up(category, now)
         return actions
 
-    def _place(self, category: CategoryRow, now: float) -> list[WorkerId]:
+    def _replace_worn(self, category: CategoryRow, now: float) -> list[Action]:
+        """Start those who take the place of worn workers, and dismiss the worn ones that are free and can be done without."""
+        actions: list[Action] = []
+        for row in list(category.worn.values()):
+            if not row.outgoing and row.successor is None:
+                actions += self._start_successor(category, row, now)
+            row.outgoing = row.outgoing or row.spent
+            if row.outgoing and row.state in (W.WAITING_FOR_UNITS, W.HELD):
+                actions.append(self._release(row, now))
+            if row.outgoing and row.state in IDLE:
+                actions.append(self._dismiss(row, now, recycled=True))
+        return actions
+
+    def _start_successor(self, category: CategoryRow, row: WorkerRow, now: float) -> list[Action]:
+        """Start the successor of a worn worker, if there is room; where there will be none, or the worker is spent, that leaves."""
+        room = recycling.room_for_successor(category.limits, living=category.living, removed=category.removed)
+        row.outgoing = not room
+        if not room or category.budget.failures:
+            return []
+        started = self._launch(category, now)
+        row.successor = started.worker
+        self.workers[started.worker].succeeds = row.id
+        return [started]
+
+    def _place(self, category: CategoryRow, now: float, actions: list[Action]) -> list[WorkerId]:
+        """Give free workers to queues that wait, and return them. One that has to tear down first does so, and is placed later."""
         granted: list[WorkerId] = []
         while pair := placement.next_pair(category):
             worker, queue = pair
+            if worker.queue is not None and worker.queue != queue.id and self._queue_of(worker).has_to_tear_down(worker.id):
+                actions.append(self._release(worker, now))
+                continue
             self._shift(worker, "grant", now, queue.id)
             if queue.ring is not None:
                 queue.ring.move_to_end(queue.id)
@@ -399,7 +524,8 @@ class Scheduler:
         limited = False
         for row in category.crew[W.ACTIVE].values():
             queue = self._queue_of(row)
-            limit = placement.limit_for(queue, pressure, self.settings.quantum_units)
+            leaves = row.outgoing and not row.spent  # a spent one takes nothing more by itself, and may run what it has been given
+            limit = 0 if leaves else placement.limit_for(queue, pressure, self.settings.quantum_units)
             if row.id in granted or (row.limit == 0 and limit != 0):
                 actions.append(Grant(row.id, queue.id, limit))
                 row.limit = limit
@@ -427,7 +553,7 @@ class Scheduler:
         starts = category.budget.allow(starts, category.starting)
         return [self._launch(category, now) for _ in range(starts)]
 
-    def _launch(self, category: CategoryRow, now: float) -> Action:
+    def _launch(self, category: CategoryRow, now: float) -> StartWorker:
         row = WorkerRow(WorkerId(next(self._worker_ids)), category.name, now, wave=category.budget.wave)
         self.workers[row.id] = category.crew[W.STARTING][row.id] = row
         self._deadlines[row] = now + self.settings.start_timeout_s
@@ -450,18 +576,24 @@ class Scheduler:
 
     # -- changes of one row
 
-    def _release(self, row: WorkerRow, now: float) -> Action:
-        self._shift(row, "release", now)
-        return Release(row.id)
+    def _release(self, row: WorkerRow, now: float, move: str = "release") -> Action:
+        """Have a dry worker leave its queue, which may want something done first."""
+        queue = self._queue_of(row)
+        if not queue.has_to_tear_down(row.id):
+            self._shift(row, move, now)
+            return Release(row.id)
+        del queue.fit[row.id]
+        row.fit_for.discard(queue.id)
+        self._shift(row, "tear down", now)
+        return TearDown(row.id, queue.id)
 
     def _retire(self, row: WorkerRow, now: float) -> Action:
-        self._shift(row, "retire", now)
         self.retirements[row.category] = self.retirements.get(row.category, 0) + 1
-        return Release(row.id)
+        return self._release(row, now, "retire")
 
-    def _dismiss(self, row: WorkerRow, now: float) -> Action:
+    def _dismiss(self, row: WorkerRow, now: float, *, recycled: bool = False) -> Action:
         self._shift(row, "stop", now)
-        return StopWorker(row.id)
+        return StopWorker(row.id, recycled)
 
     def _shift(self, row: WorkerRow, move: str, now: float, to_queue: QueueId | None = None) -> None:
         """Make one move of one worker, with all that hangs on it: crews, queue, deadline, wishes.
@@ -494,6 +626,9 @@ class Scheduler:
             row.blocked_how = None
         if state is W.GONE and row.holds_slot:
             category.dying -= 1
+        if state in LEFT_FOR_GOOD:
+            category.worn.pop(row.id, None)
+            self._unfit_for_all(row)
 
     def _enter(self, row: WorkerRow, queue: QueueRow | None, state: WorkerState, now: float) -> None:
         """Put the row into everything that belongs to its new state."""
@@ -501,7 +636,8 @@ class Scheduler:
             row.state = state
             row.since = now
             self._deadlines.pop(row, None)
-            if (patience_s := self._patience_s.get(state)) is not None:
+            patience_s = self._linger_s(row) if state is W.WAITING_FOR_UNITS else self._patience_s.get(state)
+            if patience_s is not None:
                 self._deadlines[row] = now + patience_s
         if state is not W.GONE:
             crew = self.categories[row.category].crew[state]
@@ -512,10 +648,24 @@ class Scheduler:
             queue.crew[state][row.id] = row
             if state is W.ACTIVE:
                 queue.unserved = max(0, queue.unserved - 1)
-        if queue is not None and state is W.WAITING_FOR_UNITS:
+        if queue is not None and state in (W.WAITING_FOR_UNITS, W.HELD):
             row.limit = None  # what it was told is used up
             if queue.closed or queue.paused:
                 self.categories[row.category].restless = True  # so that it is released at once
+
+    def _linger_s(self, row: WorkerRow) -> float:
+        """Return how long a dry worker stays with its queue: longer where it would have to tear down, and to be set up again."""
+        ready = self._queue_of(row).has_to_tear_down(row.id)
+        return self.settings.idle_timeout_s if ready else self.settings.linger_s
+
+    def _unfit_for_all(self, row: WorkerRow) -> None:
+        """It is set up for no queue any more: it leaves."""
+        for queue_id in row.fit_for:
+            queue = self.queues[queue_id]
+            del queue.fit[row.id]
+            self.categories[row.category].review(queue)
+        self.categories[row.category].restless = True
+        row.fit_for.clear()
 
     # -- look-ups
 
@@ -538,6 +688,8 @@ class Scheduler:
         category.review(queue)
         if queue.closed and queue.deserted:
             del self.queues[queue.id], category.queues[queue.id]
+            for row in queue.fit.values():
+                row.fit_for.discard(queue.id)
             category.nested -= queue.depth > 0
 
     def _rouse(self, queue: QueueRow) -> None:

@@ -10,13 +10,15 @@ from typing import TypeVar
 
 
 class WorkerState(Enum):
-    """The states of a worker process. The five in the middle are the ones that people see."""
+    """The states of a worker process. Those from WAITING_TO_ATTACH to RETIRED are the ones that people see."""
 
     STARTING = "starting"  # launched, has not said ready; serves no queue
     WAITING_TO_ATTACH = "waiting to attach"  # idle, serves no queue
     WAITING_FOR_UNITS = "waiting for units"  # attached to a queue that has nothing to do; short, then released
     ACTIVE = "active"  # holds units of its queue and makes progress
     BLOCKED = "blocked"  # in a unit that waits for a lock, an event or other units; not counted as active
+    HELD = "held"  # the worker of a session that has nothing to do; not counted as active
+    TEARING_DOWN = "tearing down"  # has left its queue, and does what that wants done at the end
     RETIRED = "retired"  # parked after there were too many; activated again at once
     STOPPING = "stopping"  # asked to leave, or killed
     GONE = "gone"  # the process has ended
@@ -59,10 +61,21 @@ WORKER_MOVES: dict[tuple[WorkerState, str], WorkerState] = {
     (W.WAITING_TO_ATTACH, "retire"): W.RETIRED,
     (W.ACTIVE, "block"): W.BLOCKED,
     (W.BLOCKED, "unblock"): W.ACTIVE,
+    (W.ACTIVE, "hold"): W.HELD,
+    (W.BLOCKED, "hold"): W.HELD,
+    (W.HELD, "take"): W.ACTIVE,
+    (W.HELD, "grant"): W.ACTIVE,
+    (W.HELD, "release"): W.WAITING_TO_ATTACH,
+    (W.HELD, "tear down"): W.TEARING_DOWN,
+    (W.WAITING_FOR_UNITS, "tear down"): W.TEARING_DOWN,
+    (W.TEARING_DOWN, "torn down"): W.WAITING_TO_ATTACH,
+    (W.TEARING_DOWN, "grant"): W.ACTIVE,  # it was given a unit just before
     (W.STARTING, "stop"): W.STOPPING,
     (W.WAITING_TO_ATTACH, "stop"): W.STOPPING,
     (W.WAITING_FOR_UNITS, "stop"): W.STOPPING,
     (W.RETIRED, "stop"): W.STOPPING,
+    (W.HELD, "stop"): W.STOPPING,  # killed: its unit had just ended
+    (W.TEARING_DOWN, "stop"): W.STOPPING,  # killed: it takes too long
     (W.ACTIVE, "stop"): W.STOPPING,  # killed with its unit
     (W.BLOCKED, "stop"): W.STOPPING,
     (W.STOPPING, "ready"): W.STOPPING,  # crossed our stop on the way
@@ -100,7 +113,8 @@ UNIT_MOVES: dict[tuple[UnitState, str], UnitState] = {
 
 UNIT_ENDS = frozenset({U.DONE, U.FAILED, U.CANCELLED, U.TIMED_OUT, U.LOST})
 IDLE = frozenset({W.WAITING_TO_ATTACH, W.RETIRED})
-ATTACHED = frozenset({W.WAITING_FOR_UNITS, W.ACTIVE, W.BLOCKED})
+ATTACHED = frozenset({W.WAITING_FOR_UNITS, W.ACTIVE, W.BLOCKED, W.HELD})
+LEFT_FOR_GOOD = frozenset({W.STOPPING, W.GONE})
 
 State = TypeVar("State", WorkerState, UnitState)
 

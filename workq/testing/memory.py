@@ -14,6 +14,7 @@ from enum import Enum
 from workq.core.actions import (
     Action,
     FailCategory,
+    FailQueue,
     Grant,
     Interrupt,
     KillUnit,
@@ -23,6 +24,7 @@ from workq.core.actions import (
     Sample,
     StartWorker,
     StopWorker,
+    TearDown,
 )
 from workq.core.events import (
     BlockedHow,
@@ -44,15 +46,19 @@ from workq.core.events import (
     WorkerBlocked,
     WorkerDry,
     WorkerExited,
+    WorkerFit,
     WorkerId,
     WorkerReady,
     WorkerTook,
+    WorkerToreDown,
     WorkerUnblocked,
+    WorkerUnfit,
+    WorkerWorn,
     WorkTaken,
     WorkWaits,
 )
 from workq.core.scheduler import Scheduler
-from workq.core.states import UNIT_ENDS, UNIT_MOVES, UnitState, WorkerState, advance
+from workq.core.states import IDLE, UNIT_ENDS, UNIT_MOVES, UnitState, WorkerState, advance
 from workq.testing.clock import ManualClock
 
 U, W = UnitState, WorkerState
@@ -93,10 +99,19 @@ class MemoryUnit:
 
 @dataclass(slots=True, eq=False)
 class MemoryQueue:
-    """One queue with its backlog."""
+    """One queue with its backlog.
+
+    Attributes:
+        set_up_fate: Says of each set-up whether it goes well; None: there is none.
+        tears_down: Its workers have something to do before they leave it.
+        session: It has one worker of its own; when that is gone it is closed.
+    """
 
     id: QueueId
     category: str
+    set_up_fate: Callable[[], bool] | None = None
+    tears_down: bool = False
+    session: bool = False
     backlog: deque[MemoryUnit] = field(default_factory=deque)
     paused: bool = False
     closed: bool = False
@@ -111,6 +126,9 @@ class MemoryWorker:
         hand: The units that it was given; the first is the one that runs.
         said_dry: WorkerDry was told, and nothing was given to it since.
         leaving: It was asked to leave, and does so once its hands are empty.
+        quota: How many more units it may ever be given; None: any number.
+        fit_for: The queues that it is set up for.
+        unfit: Its set-up has failed: it begins nothing more.
         life: Changes when what is planned for the running unit no longer holds.
     """
 
@@ -123,6 +141,9 @@ class MemoryWorker:
     blocked: bool = False
     said_dry: bool = True
     leaving: bool = False
+    quota: int | None = None
+    fit_for: set[QueueId] = field(default_factory=set)
+    unfit: bool = False
     life: int = 0
 
 
@@ -133,6 +154,8 @@ class MemoryEngine:
         scheduler: The scheduler that rules it; one with the default settings if none is given.
         start_fate: Says of each new worker after how many seconds it is ready, or None if it dies instead.
         batch_units: How many units a worker holds at most.
+        quota_fate: Says of each new worker how many units it may run, or None.
+        tear_down_s: How long a tear-down takes.
     """
 
     def __init__(
@@ -141,17 +164,21 @@ class MemoryEngine:
         scheduler: Scheduler | None = None,
         start_fate: Callable[[], float | None] = lambda: 0.02,
         batch_units: int = 3,
+        quota_fate: Callable[[], int | None] = lambda: None,
+        tear_down_s: Callable[[], float] = lambda: 0.001,
     ) -> None:
         self.clock = clock
         self.scheduler = scheduler or Scheduler()
         self.start_fate = start_fate
         self.batch_units = batch_units
+        self.quota_fate = quota_fate
+        self.tear_down_s = tear_down_s
         self.inbox: deque[Event] = deque()
         self.queues: dict[QueueId, MemoryQueue] = {}
         self.workers: dict[WorkerId, MemoryWorker] = {}
         self.units: list[MemoryUnit] = []
         self.sampling: dict[str, bool] = {}
-        self.failed_categories = 0
+        self.failed_categories = self.failed_queues = self.recycled = 0
         self.orders = 0
 
     # -- what an application does
@@ -164,12 +191,25 @@ class MemoryEngine:
         """Remove a category, all of whose queues are closed."""
         self.inbox.append(CategoryRemoved(name))
 
-    def open_queue(self, category: str, max_workers: int) -> MemoryQueue:
+    def open_queue(
+        self,
+        category: str,
+        max_workers: int,
+        *,
+        set_up_fate: Callable[[], bool] | None = None,
+        tears_down: bool = False,
+        session: bool = False,
+    ) -> MemoryQueue:
         """Open a queue."""
-        queue = MemoryQueue(QueueId(len(self.queues) + 1), category)
+        queue = MemoryQueue(QueueId(len(self.queues) + 1), category, set_up_fate, tears_down, session)
         self.queues[queue.id] = queue
-        self.inbox.append(QueueOpened(queue.id, category, max_workers))
+        self.inbox.append(QueueOpened(queue.id, category, max_workers, session=session, tears_down=tears_down))
         return queue
+
+    def wear(self, worker: MemoryWorker) -> None:
+        """A worker is old, or large."""
+        if worker.up:
+            self.inbox.append(WorkerWorn(worker.id))
 
     def submit(self, queue: MemoryQueue, script: Script = Script.WORK, work_s: float = 0.01) -> MemoryUnit:
         """Queue one unit: to a dry worker of the queue at once, else to the backlog."""
@@ -189,6 +229,7 @@ class MemoryEngine:
 
     def _dry_worker(self, queue: MemoryQueue) -> MemoryWorker | None:
         dry = (worker for worker in self.workers.values() if worker.queue is queue and worker.said_dry and not worker.leaving)
+        dry = (worker for worker in dry if worker.quota != 0 and not worker.unfit)
         return None if queue.paused else next(dry, None)
 
     def stop(self, unit: MemoryUnit, reason: StopReason) -> None:
@@ -243,6 +284,8 @@ class MemoryEngine:
         for unit in reversed(hand):
             self._wait_again(unit, "worker gone")
         self.inbox.append(WorkerExited(worker.id))
+        if worker.queue is not None and worker.queue.session:
+            self.close(worker.queue)  # what it held is gone
 
     def _lose(self, unit: MemoryUnit) -> None:
         if unit.state is U.STOPPING:
@@ -272,6 +315,7 @@ class MemoryEngine:
             if row.state is not W.STOPPING:
                 assert bool(worker.hand) == (row.state in (W.ACTIVE, W.BLOCKED)), (row, worker)
                 assert worker.blocked == (row.state is W.BLOCKED), (row, worker)
+                assert not row.outgoing or row.state not in IDLE, "it has been asked to leave"
             for unit in worker.hand:
                 assert unit.state is not U.SENT or not unit.queue.paused, f"unit {unit.id} of a paused queue is in a worker's hands"
         for queue in self.queues.values():
@@ -305,8 +349,14 @@ class MemoryEngine:
         match action:
             case StartWorker(number, category):
                 self._start(MemoryWorker(number, category))
-            case StopWorker(number):
+            case StopWorker(number, recycled):
+                self.recycled += recycled
                 self._ask_to_leave(number)
+            case TearDown(number, queue):
+                self._tear_down(number, queue)
+            case FailQueue(queue):
+                self.failed_queues += 1
+                self._fail_units(self.queues[queue])
             case KillWorker(number) | KillUnit(number, _):
                 if number in self.workers:
                     self.exit(self.workers[number])
@@ -325,6 +375,7 @@ class MemoryEngine:
 
     def _start(self, worker: MemoryWorker) -> None:
         self.workers[worker.id] = worker
+        worker.quota = self.quota_fate()
         ready_after_s = self.start_fate()
         if ready_after_s is None:
             self.clock.call_after(0.01, lambda: self.exit(worker) if worker.id in self.workers else None)
@@ -346,6 +397,7 @@ class MemoryEngine:
         if worker := self.workers.get(number):
             worker.queue = queue
             worker.allowance = limit
+            worker.quota = None if queue.session else worker.quota
             self._go_on(worker)
             self._tell_level(queue)
 
@@ -366,6 +418,17 @@ class MemoryEngine:
             worker.queue = None
             worker.allowance = 0
 
+    def _tear_down(self, number: WorkerId, queue: QueueId) -> None:
+        """Have it done, and told of later."""
+        self._release(number)
+        if worker := self.workers.get(number):
+            worker.fit_for.discard(queue)
+            self.clock.call_after(self.tear_down_s(), lambda: self._tore_down(worker))
+
+    def _tore_down(self, worker: MemoryWorker) -> None:
+        if worker.id in self.workers:
+            self.inbox.append(WorkerToreDown(worker.id))
+
     def _interrupt(self, number: WorkerId, unit_id: UnitId) -> None:
         worker = self.workers.get(number)
         if worker and worker.hand and worker.hand[0].id == unit_id and worker.hand[0].script is not Script.DEAF:
@@ -374,11 +437,14 @@ class MemoryEngine:
     def _fail(self, category: str) -> None:
         self.failed_categories += 1
         for queue in [queue for queue in self.queues.values() if queue.category == category and queue.backlog]:
-            self.inbox.append(WorkTaken(queue.id))  # older news that units wait may stand in the inbox
-            while queue.backlog:
-                unit = queue.backlog.popleft()
-                unit.move("fail")
-                self._look_at_children_of_others(unit)
+            self._fail_units(queue)
+
+    def _fail_units(self, queue: MemoryQueue) -> None:
+        self.inbox.append(WorkTaken(queue.id))  # older news that units wait may stand in the inbox
+        while queue.backlog:
+            unit = queue.backlog.popleft()
+            unit.move("fail")
+            self._look_at_children_of_others(unit)
 
     # -- workers at work
 
@@ -404,12 +470,17 @@ class MemoryEngine:
 
     def _may_take(self, worker: MemoryWorker, queue: MemoryQueue) -> bool:
         room = len(worker.hand) < self.batch_units and not worker.blocked and not worker.leaving
-        return room and bool(queue.backlog) and worker.allowance != 0 and not queue.paused
+        able = worker.quota != 0 and not worker.unfit
+        return room and able and bool(queue.backlog) and worker.allowance != 0 and not queue.paused
 
     def _hand_over(self, worker: MemoryWorker, unit: MemoryUnit) -> None:
         unit.move("send")
         worker.hand.append(unit)
         worker.said_dry = False
+        if worker.quota is not None:
+            worker.quota -= 1
+            if worker.quota <= 1:
+                self.inbox.append(WorkerWorn(worker.id, spent=not worker.quota))
         if len(worker.hand) == 1:
             self._begin(worker)
 
@@ -418,6 +489,9 @@ class MemoryEngine:
         unit.move("start")
         unit.starts += 1
         worker.life += 1
+        if not self._set_up(worker, unit.queue):
+            self._plan(worker, 0.001, lambda: self._fail_set_up(worker))
+            return
         half = unit.work_s / 2
         match unit.script:
             case Script.WAIT:
@@ -428,6 +502,31 @@ class MemoryEngine:
                 self._plan(worker, half, lambda: self.exit(worker))
             case _:
                 self._plan(worker, unit.work_s, lambda: self._end(worker))
+
+    def _set_up(self, worker: MemoryWorker, queue: MemoryQueue) -> bool:
+        """Set the worker up for a queue, if it is not yet; return whether that went well."""
+        if queue.id in worker.fit_for or (queue.set_up_fate is None and not queue.tears_down):
+            return True
+        if queue.set_up_fate is not None and not queue.set_up_fate():
+            return False
+        worker.fit_for.add(queue.id)
+        self.inbox.append(WorkerFit(worker.id, queue.id))
+        return True
+
+    def _fail_set_up(self, worker: MemoryWorker) -> None:
+        """The unit that met it fails; those behind it go elsewhere."""
+        unit = worker.hand.popleft()
+        worker.unfit = True
+        worker.life += 1
+        self.inbox.append(WorkerUnfit(worker.id, unit.queue.id, failed=unit.state is not U.STOPPING))
+        if unit.state is U.STOPPING:
+            self._stopped(unit)
+            self.inbox.append(UnitStopped(unit.id))
+        else:
+            unit.move("raise")
+        self._recall(worker)
+        self._look_at_children_of_others(unit)
+        self._go_on(worker)
 
     def _plan(self, worker: MemoryWorker, seconds: float, step: Callable[[], None]) -> None:
         life = worker.life
@@ -443,7 +542,8 @@ class MemoryEngine:
         """Queue two units on the unit's own queue and on a new one; it goes on when both have ended."""
         unit = worker.hand[0]
         inner = self.open_queue(unit.queue.category, 2)
-        unit.children += [self.submit(unit.queue, work_s=unit.work_s), self.submit(inner, work_s=unit.work_s)]
+        own = inner if unit.queue.session else unit.queue  # the one worker of a session would wait for itself
+        unit.children += [self.submit(own, work_s=unit.work_s), self.submit(inner, work_s=unit.work_s)]
         self._look_at_children(worker)
 
     def _look_at_children(self, worker: MemoryWorker) -> None:

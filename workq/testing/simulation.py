@@ -34,6 +34,7 @@ class Faults:
 
     start_fails: tuple[float, ...] = (0.0, 0.1, 0.7)
     start_hangs: float = 0.03
+    set_up_fails: tuple[float, ...] = (0.0, 0.1, 1.0)
     news_is_late: float = 0.25
 
 
@@ -51,7 +52,15 @@ class Simulation:
         self.random = Random(seed)
         self.start_fails = self.random.choice(faults.start_fails)
         self.clock = ManualClock()
-        self.world = MemoryEngine(self.clock, scheduler or Scheduler(SETTINGS), self._start_fate)
+        quota = self.random.choice([None, None, 1, 3])
+        self.world = MemoryEngine(
+            self.clock,
+            scheduler or Scheduler(SETTINGS),
+            self._start_fate,
+            quota_fate=lambda: quota,
+            tear_down_s=lambda: self.random.choice([0.001, 0.01, 0.01, 1000.0]),
+        )
+        self.set_ups_fail = self.random.choice(faults.set_up_fails)
         self.turns = 0
         self.calm = False  # no more faults: all has to end now
 
@@ -72,7 +81,12 @@ class Simulation:
         """Return how many units came to which end, and how much happened."""
         ends = {state.value: sum(unit.state is state for unit in self.world.units) for state in UnitState}
         still_open = sum(not unit.ended for unit in self.world.units)
-        return {**ends, "open": still_open, "turns": self.turns, "orders": self.world.orders, "failures": self.world.failed_categories}
+        return {**ends, "open": still_open, **self._happened()}
+
+    def _happened(self) -> dict[str, int]:
+        world = self.world
+        failures = {"failures": world.failed_categories, "failed queues": world.failed_queues}
+        return {"turns": self.turns, "orders": world.orders, "recycled": world.recycled, **failures}
 
     # -- the plan
 
@@ -80,12 +94,29 @@ class Simulation:
         pick = self.random
         limits = Limits(pick.randint(1, 3), pick.choice([None, None, 12]), pick.random() < 0.3)
         self.world.add_category("a", limits)
-        queues = [self.world.open_queue("a", pick.randint(1, 4)) for _ in range(pick.randint(1, 4))]
+        queues = [self._open_queue() for _ in range(pick.randint(1, 4))]
         for _ in range(pick.randint(3, 14)):
             self._at_some_time(lambda: self._submit(pick.choice(queues)))
         for _ in range(pick.randint(0, 5)):
-            fault = pick.choice([self._stop_some_unit, self._kill_some_worker, self._pause, self._close, self._resize, self._change_limits])
-            self._at_some_time(fault)
+            faults = [self._stop_some_unit, self._kill_some_worker, self._pause, self._close, self._resize, self._change_limits, self._wear]
+            self._at_some_time(pick.choice(faults))
+
+    def _open_queue(self) -> MemoryQueue:
+        """Open a queue of one kind or another."""
+        pick = self.random
+        kind = pick.choice(["plain", "plain", "set up", "tears down", "both", "session"])
+        fate = self._set_up_fate if kind in ("set up", "both") else None
+        session = kind == "session"
+        return self.world.open_queue(
+            "a", 1 if session else pick.randint(1, 4), set_up_fate=fate, tears_down=kind in ("tears down", "both"), session=session
+        )
+
+    def _set_up_fate(self) -> bool:
+        return self.random.random() >= self.set_ups_fail
+
+    def _wear(self) -> None:
+        if self.world.workers:
+            self.world.wear(self.random.choice(list(self.world.workers.values())))
 
     def _at_some_time(self, what: Callable[[], None]) -> None:
         self.clock.call_at(self.random.choice([0.0, 0.1 * self.random.random(), self.random.random()]), what)
@@ -169,7 +200,8 @@ class Simulation:
         for unit in self.world.units:
             assert unit.ended, f"unit {unit.id} is {unit.state.value} for ever"
             assert unit.starts <= 1, f"unit {unit.id} was begun {unit.starts} times"
-        assert not self.world.workers, "unused workers end"
+        idle = [worker for worker in self.world.workers.values() if worker.queue is None or not worker.queue.session]
+        assert not idle, "unused workers end, those of open sessions excepted"
 
     def _wind_up(self) -> None:
         for queue in self._open_queues():
