@@ -80,7 +80,7 @@ class UnitCancelled(UnitFailed, CancelledError):
 
 
 class UnitTimeout(UnitFailed, TimeoutError):
-    """The unit ran for longer than its ``timeout`` and was stopped."""
+    """The unit ran for longer than its ``timeout`` and was stopped, or waited for longer than its ``queue_timeout`` and never ran."""
 
 
 class ResultError(UnitFailed):

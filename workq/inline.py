@@ -30,7 +30,7 @@ from workq.controller.records import NEVER, Queue
 from workq.core.states import UnitState
 from workq.errors import WaitError
 from workq.transport import codec
-from workq.unit import PENDING, Ended, Raw, Unit, cancelled
+from workq.unit import PENDING, Ended, Raw, Unit, cancelled, never_ran
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,6 +114,9 @@ class InlineController:
     def waited_for_otherwise(self, unit: Unit[Any]) -> None:
         """Whoever waits runs it."""
         self.wait_unit(unit, None)
+
+    def watch_queue_time(self, unit: Unit[Any]) -> None:
+        """Nothing has to be done: the time is looked at when it is about to run."""
 
     def close_queue(self, queue: Queue) -> None:
         """Drop what waits. What another thread runs ends by itself; ``WorkMgr.close`` waits for it."""
@@ -261,13 +264,16 @@ class InlineController:
 
     def _run(self, unit: Unit[Any]) -> None:
         queue = unit.call.queue
-        unit.started_ns = time.monotonic_ns()
         value: Any = PENDING
         try:
-            value = self._outcome(unit)
+            if overdue(unit):
+                value = never_ran(unit)
+            else:
+                unit.started_ns = time.monotonic_ns()
+                value = self._outcome(unit)
         finally:  # also where a KeyboardInterrupt passes, which is the caller's
             unit.ended_ns = time.monotonic_ns()
-            again = self._may_come_again(unit, value)
+            again = bool(unit.started_ns) and self._may_come_again(unit, value)
             if not again:
                 self._settle(unit, value)
             with self._turn:
@@ -319,6 +325,8 @@ class InlineController:
         queue = unit.call.queue
         if type(value) is Raw:
             queue.done += 1
+        elif type(value) is Ended and value.state is UnitState.TIMED_OUT:
+            queue.timed_out += 1
         else:
             queue.failed += 1
         if unit.extra is None:
@@ -350,6 +358,12 @@ class InlineController:
         """Have whoever waits look again."""
         with self._turn:
             self._turn.notify_all()
+
+
+def overdue(unit: Unit[Any]) -> bool:
+    """Return whether a unit has waited for too long to be begun."""
+    limit_s = unit.call.options.queue_timeout
+    return limit_s is not None and unit.attempt == 1 and time.monotonic_ns() - unit.queued_ns > limit_s * 1e9
 
 
 # ---------------------------------------------------------------- output

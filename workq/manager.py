@@ -162,7 +162,15 @@ class WorkMgr:
         check_callable("callback", callback)
         return queue_with(self._row, self._intake.queue, fn, callback, args, kwargs)
 
-    def options(self, *, timeout: float | None = None, retries: int | Retry = 0, priority: int = 0, name: str | None = None) -> View:
+    def options(
+        self,
+        *,
+        timeout: float | None = None,
+        retries: int | Retry = 0,
+        priority: int = 0,
+        name: str | None = None,
+        queue_timeout: float | None = None,
+    ) -> View:
         """Return a view of this queue whose ``queue``, ``queue_callback`` and ``map`` use these options.
 
         Args:
@@ -171,6 +179,7 @@ class WorkMgr:
                 after what, and after which rest.
             priority: Units of higher priority go first within this queue.
             name: What its units are called.
+            queue_timeout: Seconds that a unit may wait before it begins; then it ends with ``UnitTimeout`` and never runs.
 
         >>> wq = getfixture("wq")
         >>> wq.options(name="four").queue(len, "four").name
@@ -178,15 +187,21 @@ class WorkMgr:
         """
         if timeout is not None:
             check_seconds("timeout", timeout, above=True)
+        if queue_timeout is not None:
+            check_seconds("queue_timeout", queue_timeout, above=True)
         policy = None if type(retries) is int and retries == 0 else _policy(retries)
         check_whole("priority", priority)
         check_name("name", name)
         options = Options(  # of the plain types, as they travel
-            None if timeout is None else float(timeout), policy, int(priority), None if name is None else plain(name)
+            None if timeout is None else float(timeout),
+            policy,
+            int(priority),
+            None if name is None else plain(name),
+            None if queue_timeout is None else float(queue_timeout),
         )
         intake = self._intakes.get(options)
         if intake is None:
-            intake = self._intakes[options] = Intake(self._row, options)
+            intake = self._intakes[options] = intake_of(self._row, options)
         return View(self, intake)
 
     def map(
@@ -412,6 +427,15 @@ class WorkMgr:
         row = self._row
         state = "closed" if row.closed else f"{row.open_units()} units open, {len(row.workers)} of {row.max_workers} workers"
         return f"<WorkMgr {row.name}: {state}>"
+
+
+def intake_of(row: Queue, options: Options) -> Intake:
+    """Return what makes units with these options."""
+    if options.queue_timeout is None:
+        return Intake(row, options)
+    from workq.controller.queuetime import TimedIntake
+
+    return TimedIntake(row, options)
 
 
 def _policy(retries: object) -> RetryPolicy | None:

@@ -186,6 +186,9 @@ class NestedController:
         if units:
             self._request("units", queue.number, calls, units)
 
+    def watch_queue_time(self, unit: Unit[Any]) -> None:
+        """The parent does."""
+
     def close_queue(self, queue: Queue) -> None:
         """Delete the queue in the parent; its open units are cancelled here at once."""
         if self.forked:

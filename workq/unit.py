@@ -514,4 +514,11 @@ def timed_out(unit: Unit[Any], timeout_s: float, worker: Worker | None = None) -
     return Ended(UnitState.TIMED_OUT, UnitTimeout(message))
 
 
-__all__ = ["ASKED", "PENDING", "UNIT_ENDS", "Ended", "Extra", "Raw", "Unit", "cancelled", "timed_out"]
+def never_ran(unit: Unit[Any]) -> Ended:
+    """Return the end of a unit that waited for too long."""
+    limit_s = unit.call.options.queue_timeout or 0.0
+    message = f"unit {unit.label} waited for more than its queue_timeout of {limit_s:g} s, and never ran"
+    return Ended(UnitState.TIMED_OUT, UnitTimeout(message))
+
+
+__all__ = ["ASKED", "PENDING", "UNIT_ENDS", "Ended", "Extra", "Raw", "Unit", "cancelled", "never_ran", "timed_out"]

@@ -343,6 +343,10 @@ class Controller:
         if self.loop is not None and not self.forked:
             self.loop.settle_changes()
 
+    def watch_queue_time(self, unit: Unit[Any]) -> None:
+        """Have a unit end that does not begin within its ``queue_timeout``."""
+        self.running().queue_times.watch(unit)
+
     def pause_queue(self, queue: Queue, paused: bool) -> None:
         """Have workers take no new unit of a queue, or take them again."""
         from workq.core.events import QueuePaused, QueueResumed

@@ -33,6 +33,7 @@ from workq.unit import PENDING, Ended, Unit, cancelled
 if TYPE_CHECKING:
     from workq.category import Category
     from workq.controller.controller import Controller
+    from workq.controller.queuetime import QueueTimes
 
 logger = logging.getLogger("workq")
 
@@ -64,6 +65,7 @@ class Loop:
         self.nested = nested.Nested(self)
         self.alarms = alarms.Alarms(self)
         self.random = Random().random
+        self._queue_times: QueueTimes | None = None
         self.thread: threading.Thread | None = None
         self.closing = False
         self._starting = threading.RLock()
@@ -84,6 +86,16 @@ class Loop:
             self.tell_category(category)
 
     # ------------------------------------------------------------ from any thread
+
+    @property
+    def queue_times(self) -> QueueTimes:
+        """The units with a limit for their time in the queue; made when there is the first."""
+        if self._queue_times is None:
+            from workq.controller.queuetime import QueueTimes
+
+            with self._starting:
+                self._queue_times = self._queue_times or QueueTimes(self)
+        return self._queue_times
 
     def ring(self) -> None:
         """Wake the controller."""

@@ -109,6 +109,8 @@ class Nested:
             unit: Unit[Any] = Unit(call, data, unit_id, queued_ns)
             unit.need_extra().waiters.append(self)
             queue.backlog(call.options.priority).append(unit)
+            if call.options.queue_timeout is not None:
+                self._loop.controller.watch_queue_time(unit)
         self._loop.look_at(queue)
 
     def _cancel(self, worker: Worker, queue: Queue, key: tuple[int, int], unit_id: int) -> None:

@@ -38,12 +38,14 @@ class Options:
         retry: Whether and when it is tried again after it failed, timed out or was lost with its worker; None: never.
         priority: Higher ones go first within their queue.
         name: What it is called; None: as its function.
+        queue_timeout: How long it may wait before it begins, seconds; None: for ever.
     """
 
     timeout: float | None = None
     retry: RetryPolicy | None = None
     priority: int = 0
     name: str | None = None
+    queue_timeout: float | None = None
 
     def plain(self) -> tuple[Any, ...]:
         """Return it in values that marshal takes."""
