@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from workq.context import flush as flush
     from workq.context import is_worker_job as is_worker_job
     from workq.controller import Controller as Controller
+    from workq.controller import locks as locks
     from workq.controller import metrics as metrics
     from workq.controller import workers as workers
+    from workq.controller.locking import LockLeak as LockLeak
     from workq.controller.pools import CategoryTable as CategoryTable
     from workq.controller.pools import QueueLimits as QueueLimits
     from workq.cpus import usable_cpus as usable_cpus
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from workq.errors import ForkedError as ForkedError
     from workq.errors import Halt as Halt
     from workq.errors import LaunchError as LaunchError
+    from workq.errors import LockError as LockError
     from workq.errors import PicklingError as PicklingError
     from workq.errors import QueueClosed as QueueClosed
     from workq.errors import RemoteError as RemoteError
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     from workq.errors import WorkErrors as WorkErrors
     from workq.errors import WorkqError as WorkqError
     from workq.interruption import ExternalInterrupt as ExternalInterrupt
+    from workq.locking import Event as Event
+    from workq.locking import Lock as Lock
     from workq.manager import WorkMgr as WorkMgr
     from workq.manager import categories as categories
     from workq.retry import Retry as Retry
@@ -57,7 +62,8 @@ _HOMES = {
     "workq.attempt": ("Attempt",),
     "workq.category": ("Category",),
     "workq.context": ("UnitInfo", "WorkerInfo", "blocking", "current_unit", "current_worker", "flush", "is_worker_job"),
-    "workq.controller": ("Controller", "metrics", "workers"),
+    "workq.controller": ("Controller", "locks", "metrics", "workers"),
+    "workq.controller.locking": ("LockLeak",),
     "workq.controller.pools": ("CategoryTable", "QueueLimits"),
     "workq.cpus": ("usable_cpus",),
     "workq.errors": (
@@ -66,6 +72,7 @@ _HOMES = {
         "ForkedError",
         "Halt",
         "LaunchError",
+        "LockError",
         "PicklingError",
         "QueueClosed",
         "RemoteError",
@@ -81,6 +88,7 @@ _HOMES = {
         "WorkqError",
     ),
     "workq.interruption": ("ExternalInterrupt",),
+    "workq.locking": ("Event", "Lock"),
     "workq.manager": ("WorkMgr", "categories"),
     "workq.retry": ("Retry",),
     "workq.sharing": ("shared",),

@@ -41,6 +41,13 @@ def check_name(argument: str, value: object) -> None:
         raise ArgumentError(f"{argument} must be a str or None, not {value!r}")
 
 
+def check_lock_name(value: object) -> str:
+    """Return the name of a lock or an event as a plain str; raise unless it may be one."""
+    if not isinstance(value, str) or not 1 <= len(value) <= 128:
+        raise ArgumentError(f"name must be a str of 1 to 128 characters, not {value!r}")
+    return plain(value)
+
+
 def plain(text: str) -> str:
     """Return a text of a subclass of str (an enum's, numpy's) as a real one: marshal, which carries it to the workers, takes no other."""
     return str.__str__(text)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Protocol
 
+    from workq.claims import Claims
+
     class Side(Protocol):
         """What a worker process offers to the code that runs in it."""
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
         def current_unit(self) -> UnitInfo | None: ...
         def flush(self) -> None: ...
+        def locks(self) -> Claims: ...
         def block(self) -> None: ...
         def unblock(self) -> None: ...
 

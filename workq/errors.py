@@ -23,6 +23,7 @@ __all__ = [
     "ForkedError",
     "Halt",
     "LaunchError",
+    "LockError",
     "PicklingError",
     "QueueClosed",
     "RemoteError",
@@ -60,7 +61,12 @@ class ForkedError(WorkqError, RuntimeError):
 
 
 class WaitError(WorkqError, RuntimeError):
-    """A wait that can never end, refused instead of begun (a signal handler that interrupted the very wait it would need)."""
+    """A wait that can never end: refused, or broken off. Units and locks that wait for each other in a circle, which the message names;
+    a unit that waits for itself; a signal handler that interrupted the very wait it would need."""
+
+
+class LockError(WorkqError, RuntimeError):
+    """A lock was to be released by a thread that does not hold it."""
 
 
 class PicklingError(WorkqError, TypeError):

@@ -103,7 +103,8 @@ def wait_one(row: Queue, timeout: float | None) -> Unit[Any] | None:
 
 def _one_round(row: Queue, left: float | None) -> bool:
     """Wait until callbacks are due, or the queue is quiet; return whether it is."""
-    wait_for(row, lambda: _may_go_on(row), left, f"queue {row.name} has not ended its units")
+    all_of_it = row if row.callbacks is None else None  # a callback may do what a unit waits for
+    wait_for(row, lambda: _may_go_on(row), left, f"queue {row.name} has not ended its units", all_of_it)
     return is_quiet(row)
 
 
@@ -190,10 +191,10 @@ def _shown(unit: Unit[Any]) -> Exception:
 # ---------------------------------------------------------------- waiting, and Ctrl-C
 
 
-def wait_for(row: Queue, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
+def wait_for(row: Queue, ready: Callable[[], bool], timeout: float | None, what: str, waits_for: Queue | None = None) -> None:
     """Wait for units of a queue. Ctrl-C ends them: interrupted at the first, killed at the second."""
     try:
-        row.controller.wait(ready, timeout, what)
+        row.controller.wait(ready, timeout, what, waits_for)
     except KeyboardInterrupt as error:
         break_off(row, error)
         raise shortened(error) from None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import signal
 import threading
 import time
@@ -17,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from marshal import dumps as marshal_dumps
-from marshal import loads as marshal_loads
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +28,10 @@ from workq.controller.delivery import write_output
 from workq.controller.nested import ENDED, PICKLED, POOLS_NEWS
 from workq.controller.records import Queue
 from workq.core.states import UnitState
-from workq.errors import CategoryError
+from workq.errors import CategoryError, WaitError
 from workq.errors import QueueClosed as QueueClosedError
 from workq.transport.board import POOLS
-from workq.transport.channel import DOWN_REPLY, UP_REQUEST
+from workq.transport.channel import UP_REQUEST
 from workq.unit import PENDING, Ended, Raw, Unit, cancelled
 
 if TYPE_CHECKING:
@@ -62,7 +60,6 @@ class NestedController:
         self._sent_calls: set[int] = set()
         self._opened: set[int] = set()  # the numbers of queues that the parent was told of
         self._sending = threading.RLock()  # a function goes before the first unit that names it, whichever threads queue
-        self._changed = threading.Condition()
         self._reads_along = False  # a thread reads the outcomes, as somebody waits who does not
         self._pools_version, rows = side.pools
         self._pools = unpacked(rows)
@@ -255,39 +252,40 @@ class NestedController:
 
     def wait_unit(self, unit: Unit[Any], timeout: float | None) -> None:
         """Wait until a unit has ended."""
-        self.wait(lambda: unit.value is not PENDING, timeout, f"unit {unit.label} has not ended")
+        self.wait(lambda: unit.value is not PENDING, timeout, f"unit {unit.label} has not ended", unit)
 
-    def wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
-        """Wait until `ready()`, as a blocked worker. One thread reads; others are told of each outcome."""
+    def wait(self, ready: Callable[[], bool], timeout: float | None, what: str, waits_for: Unit[Any] | Queue | None = None) -> None:
+        """Wait until `ready()`, as a blocked worker. One thread reads; others are told of each outcome.
+
+        A wait of the main thread that has no time-out, for what it names, may close a circle: then it raises WaitError.
+        """
         self.check_usable()
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with context.blocking():
-            while not ready():
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
-                self._wait_once(left)
-
-    def _wait_once(self, left: float | None) -> None:
-        lock = self._side.inbox.lock
-        if not lock.acquire(False):
-            with self._changed:
-                self._changed.wait(0.05 if left is None else min(left, 0.05))
+        if timeout is not None or waits_for is None or threading.get_ident() != self._side.main_thread:
+            with context.blocking():
+                self._wait(ready, timeout, what)
             return
+        claims = self._side.locks()
+        queue, unit = (waits_for.number, 0) if isinstance(waits_for, Queue) else (waits_for.call.queue.number, waits_for.id)
+        number = claims.waits_for(queue, unit)
         try:
-            poll = select.poll()
-            poll.register(self._side.socket.fileno(), select.POLLIN)
-            if self._side.inbox.buffered() or poll.poll(None if left is None else left * 1000 + 1):
-                self._read()
+            with context.blocking():  # afterwards: its bell has the controller look
+                self._wait(lambda: ready() or claims.circle(number) is not None, None, what)
         finally:
-            lock.release()
-            with self._changed:
-                self._changed.notify_all()
+            claims.waits_no_more(number)
+        if not ready():
+            raise WaitError(claims.circle(number))
+
+    def _wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not ready():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
+            self._side.replies.wait_once(left)
 
     def wake_waiters(self) -> None:
         """Have whoever waits look again."""
-        with self._changed:
-            self._changed.notify_all()
+        self._side.replies.tell()
 
     def waited_for_otherwise(self, unit: Unit[Any]) -> None:
         """Somebody waits who does not read: have a thread read until all that is open has ended."""
@@ -310,23 +308,7 @@ class NestedController:
                 if not self._open:
                     self._reads_along = False
                     return
-            self._wait_once(1.0)
-
-    def _read(self) -> None:
-        """Take one frame off the socket, whole, whatever interrupts come."""
-        number = self._side.interrupts.shield() if threading.get_ident() == self._side.main_thread else 0
-        try:
-            frame = self._side.inbox.receive()
-            if frame is None:
-                os._exit(1)  # the parent is gone
-            kind, body = frame
-            if kind == DOWN_REPLY:
-                self._take(marshal_loads(body))
-            else:
-                self._side.inbox.stash.append((kind, memoryview(bytes(body))))
-        finally:
-            if number:
-                self._side.interrupts.unshield(number)
+            self._side.replies.wait_once(1.0)
 
     def _take(self, reply: tuple[Any, ...]) -> None:
         """Settle a unit by what the parent says of it, or take in news that are of no unit."""

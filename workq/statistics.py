@@ -95,6 +95,7 @@ class QueueStatistics:
         busy: The share of the time of ``max_workers`` workers since its first unit that they were in units of it; None before that.
         bytes_to_workers: Arguments and functions.
         bytes_from_workers: Results and exceptions.
+        leaked_locks: Which units have ended, or died, and still held a ``workq.Lock``; the last hundred of the controller's.
     """
 
     name: str
@@ -119,6 +120,7 @@ class QueueStatistics:
     busy: float | None = None
     bytes_to_workers: int = 0
     bytes_from_workers: int = 0
+    leaked_locks: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as a plain dict."""
@@ -160,6 +162,7 @@ class WorkerRow:
         rss_bytes: Resident memory, bytes, or None where it cannot be read.
         cpu_s: CPU time, seconds, or None.
         blocked: How it is known that it is blocked (``"declared"``, ``"judged"``), or None.
+        waits_for: The lock and who holds it, or the event, that its unit waits for; or None.
     """
 
     pid: int
@@ -174,6 +177,7 @@ class WorkerRow:
     rss_bytes: int | None
     cpu_s: float | None
     blocked: str | None = None
+    waits_for: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as a plain dict."""
@@ -217,10 +221,17 @@ class WorkerTable(Sequence[WorkerRow]):
         return [row.as_dict() for row in self._rows]
 
     def __repr__(self) -> str:
-        return table([self.HEAD], [row.cells() for row in self._rows]) if self._rows else "no workers"
+        return table(*self._cells()) if self._rows else "no workers"
 
     def _repr_html_(self) -> str:
-        return html_table("", [self.HEAD], [row.cells() for row in self._rows]) if self._rows else "no workers"
+        return html_table("", *self._cells()) if self._rows else "no workers"
+
+    def _cells(self) -> tuple[list[list[str]], list[list[str]]]:
+        """Return head and rows; what is waited for has a column where any unit waits for a lock or an event."""
+        cells = [row.cells() for row in self._rows]
+        if not any(row.waits_for for row in self._rows):
+            return [[*self.HEAD]], cells
+        return [[*self.HEAD, "waits for"]], [[*line, row.waits_for or "-"] for line, row in zip(cells, self._rows, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -2,6 +2,6 @@
 
 May import ``engines``, ``core``, ``process``, ``transport`` and what lies below; never ``manager``."""
 
-from workq.controller.controller import Controller, metrics, workers
+from workq.controller.controller import Controller, locks, metrics, workers
 
-__all__ = ["Controller", "metrics", "workers"]
+__all__ = ["Controller", "locks", "metrics", "workers"]

@@ -13,16 +13,17 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from workq import environment
+from workq import context, environment
 from workq import unit as unit_module
 from workq.arguments import check_callable, check_seconds
 from workq.category import STANDARD, Category, standard_categories, unknown_category
 from workq.config import DEFAULTS, Settings
+from workq.controller.claims import ApplicationClaims
 from workq.controller.delivery import Delivery
 from workq.controller.records import NEVER, Options, Queue
 from workq.controller.tallies import Tallies
 from workq.core.states import UnitState, WorkerState
-from workq.errors import ArgumentError, CategoryError, ForkedError
+from workq.errors import ArgumentError, CategoryError, ForkedError, WorkqError
 from workq.errors import QueueClosed as QueueClosedError
 from workq.transport import board
 from workq.transport.board import POOLS
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # what a program needs that queues units is loaded with the f
     from workq.core.ids import QueueId
     from workq.engines.protocol import Engine
     from workq.errors import Halt
+    from workq.locktable import LockTable
     from workq.statistics import Metrics, QueueStatistics, WorkerTable
 
 logger = logging.getLogger("workq")
@@ -108,6 +110,7 @@ class Controller:
         self._launcher_argv = launcher_argv
         self._opening = threading.RLock()
         self.loop: Loop | None = None
+        self.claims = ApplicationClaims(self)  # of locks
         self.halts: list[Halt] = []
         self.halt_callbacks: list[Callable[[Halt], object]] = []
         _living.add(self)
@@ -180,6 +183,7 @@ class Controller:
         if self.closed or self.forked:
             return
         self.closed = True
+        self.claims.end_waits()
         loop = self.loop
         if loop is not None:
             loop.close(timeout)
@@ -400,9 +404,9 @@ class Controller:
         """Wait until a unit has ended. Raises TimeoutError."""
         loop = self.loop
         try:
-            if timeout is None and loop is not None and not self.forked and loop.lead.wait_lone(unit.done):
+            if timeout is None and loop is not None and not self.forked and not self.claims.held and loop.lead.wait_lone(unit.done):
                 return
-            self.wait(lambda: unit.value is not PENDING, timeout, f"unit {unit.label} has not ended")
+            self.wait(lambda: unit.value is not PENDING, timeout, f"unit {unit.label} has not ended", unit)
         except KeyboardInterrupt:
             self.break_off(unit.call.queue, unit)
             raise
@@ -415,8 +419,14 @@ class Controller:
         if self.loop is not None and not self.forked and not self.closed:
             self.loop.command(self.loop.break_off, queue, unit, kill)
 
-    def wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
-        """Wait until `ready()`. Raises TimeoutError that says `what` after ``timeout`` seconds."""
+    def wait(self, ready: Callable[[], bool], timeout: float | None, what: str, waits_for: Unit[Any] | Queue | None = None) -> None:
+        """Wait until `ready()`. Raises TimeoutError that says `what` after ``timeout`` seconds.
+
+        ``waits_for``: what all has to end; the wait of a thread that holds locks may close a circle, and then raises WaitError.
+        """
+        if timeout is None and waits_for is not None and self.claims.held and self.claims.holds_any():
+            self.claims.wait_for(waits_for, ready, lambda ready: self.wait(ready, None, what))
+            return
         if self.forked:
             self.check_usable()
         loop = self.loop
@@ -447,6 +457,12 @@ class Controller:
 
         return worker_table(self)
 
+    def locks(self) -> LockTable:
+        """Return the locks and events that anybody holds, has set or waits for: prints as a table, and is a sequence of rows."""
+        from workq.locktable import lock_table
+
+        return lock_table(self)
+
     def metrics(self) -> Metrics:
         """Return the counters of all categories as they are now: prints as a table, and has named fields."""
         from workq.controller.seeing import metrics
@@ -476,6 +492,20 @@ def workers() -> WorkerTable:
     no workers
     """
     return Controller.default().workers()
+
+
+def locks() -> LockTable:
+    """Return the locks and events of the default controller that anybody holds, has set or waits for: prints as a table, and is data.
+
+    Raises:
+        WorkqError: Called in a unit: the application alone can see them all.
+
+    >>> locks()
+    no locks
+    """
+    if context.is_worker_job():
+        raise WorkqError("locks are kept by the process that runs the workers; ask there")
+    return Controller.default().locks()
 
 
 def metrics() -> Metrics:

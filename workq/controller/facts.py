@@ -22,7 +22,7 @@ from workq.core.events import (
     WorkWaits,
 )
 from workq.transport.board import BLOCKED, STARTED
-from workq.transport.channel import UP_KEPT, UP_LOG, UP_OUTPUT, UP_READY, UP_REQUEST, UP_SEGMENT, Frame
+from workq.transport.channel import UP_KEPT, UP_LOCK, UP_LOG, UP_OUTPUT, UP_READY, UP_REQUEST, UP_SEGMENT, Frame
 from workq.unit import PENDING
 
 if TYPE_CHECKING:
@@ -150,5 +150,7 @@ def take_frame(loop: Loop, worker: Worker, frame: Frame) -> None:
             fds.popleft()
     elif kind == UP_KEPT:
         loop.controller.segments.keep(marshal_loads(payload))
+    elif kind == UP_LOCK:
+        loop.locks.take_frame(worker, frame)
     elif kind == UP_REQUEST:
         loop.nested.request(worker, frame)

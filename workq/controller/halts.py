@@ -17,7 +17,7 @@ from workq.core.events import WorkerExited, WorkerId, WorkTaken
 from workq.core.states import UnitState
 from workq.errors import LaunchError
 from workq.process import probe
-from workq.transport.board import BEAT, EXIT_MAIMED
+from workq.transport.board import BEAT, EXIT_LOCKED, EXIT_MAIMED
 from workq.unit import PENDING, Ended, Unit, cancelled, timed_out
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class Halts:
             self.note_start_failure(worker.category, why + str(halt))
         for unit in all_lost:
             self._blame(unit, worker, halt, begun_s if unit is lost else None)
+        loop.locks.worker_gone(worker, code)
         loop.nested.worker_gone(worker)
         loop.tell(WorkerExited(WorkerId(number)))
         loop.lead.wake_ready()
@@ -162,7 +163,7 @@ class Halts:
     def _report(self, worker: Worker, halt: Halt) -> None:
         """Tell of a worker that ended by itself; one that we killed was told of at the kill."""
         loop = self._loop
-        if worker.killed_for is not None:
+        if worker.killed_for is not None or halt.exit_code == EXIT_LOCKED:
             logger.debug("%s ended as it was to: %s", worker.name, halt.reason())
             return
         loop.controller.tallies.count_halt(worker.category, halt.why())

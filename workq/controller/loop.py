@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from workq.controller import alarms, facts, halts, nested, perform, stopping, surroundings
+from workq.controller import alarms, facts, halts, locking, nested, perform, stopping, surroundings
 from workq.controller.blocking import BlockedJudge
 from workq.controller.dispatch import Dispatcher
 from workq.controller.records import NEVER, Batch, Queue, Worker
@@ -66,6 +66,7 @@ class Loop:
         self.alarms = alarms.Alarms(self)
         self.random = Random().random
         self._queue_times: QueueTimes | None = None
+        self.locks = locking.Locks(self)
         self.thread: threading.Thread | None = None
         self.closing = False
         self._starting = threading.RLock()
@@ -165,7 +166,7 @@ class Loop:
 
     def _wait(self) -> list[tuple[int, int]]:
         """Wait until something happens or is due."""
-        if self._commands or self._events or self._ends:
+        if self._commands or self._events or self._ends or self.locks.inbox:
             return []
         due = [self._heartbeat_due if self.by_number else None, self.core.next_deadline(), self.engine.next_deadline()]
         due += [self._recall_due, self.stops.next_check, self.judge.next_look]
@@ -198,6 +199,8 @@ class Loop:
                 again = self.lead.give_up()
         else:
             self.lead.kick_lone()
+        if self.locks.inbox or self.locks.table.locks:
+            self.locks.turn()
         self._push()
         self.judge.look(begun)
         self._decide(begun)
@@ -517,6 +520,7 @@ class Loop:
         finally:
             self.lead.close()
             self._epoll.close()
+            self.controller.claims.end_waits()
 
     def _fail_everything(self, why: str) -> None:
         """Nothing stays open: P1."""

@@ -124,6 +124,14 @@ class Nested:
             del self._calls[number]
         self._loop.delete_queue(queue)
 
+    def units_of(self, worker: Worker, number: int, unit_id: int) -> list[Unit[Any]]:
+        """Return the units that a worker's unit waits for: the one of this number, or all that run (0). For the search for circles."""
+        queue = self._queues.get((int(worker.number), number))
+        if queue is None:
+            return []
+        running = [self._loop.dispatcher.running(one) for one in list(queue.workers)]
+        return [one[0] for one in running if one is not None and unit_id in (0, one[0].id)]
+
     def worker_gone(self, worker: Worker) -> None:
         """Nobody waits any more for what a dead worker's unit had queued."""
         for key in [key for key in self._queues if key[0] == int(worker.number)]:

@@ -54,7 +54,13 @@ def queue_statistics(queue: Queue) -> QueueStatistics:
         min(1.0, busy_ns / (since_ns * queue.max_workers)) if since_ns > 0 else None,
         queue.bytes_down,
         queue.bytes_up,
+        _leaked_locks(queue),
     )
+
+
+def _leaked_locks(queue: Queue) -> tuple[str, ...]:
+    loop: Any = getattr(queue.controller, "loop", None)
+    return loop.locks.leaks_of(queue.name) if hasattr(loop, "locks") else ()
 
 
 def histogram(times: Times) -> Histogram:
@@ -99,6 +105,7 @@ def _worker_row(controller: Controller, worker: Worker, row: Any, now: float) ->
         usage.rss_bytes if usage is not None else None,
         usage.cpu_s if usage is not None else None,
         row.blocked_how.value if row.blocked_how is not None else None,
+        loop.locks.waits().get(int(worker.number)),
     )
 
 

@@ -33,6 +33,8 @@ BATCH_AT = 3  # time.monotonic_ns() at the start of the batch
 BEAT = 4  # time.monotonic_ns() of its last heartbeat
 BLOCKED = 5  # how many declared waits its main thread is in
 FRAMES = 6  # how many frames it has sent up, results and bells left out
+WAIT_NUMBER = 12  # odd while its main thread waits for units that its own unit has queued, and will until they have ended; it only grows
+WAIT_QUEUE, WAIT_UNIT = 13, 14  # for which: the worker's number of the queue, and the unit's; 0: for all of them
 # -- words written by the parent, on another cache line
 LIMIT = 16
 WAIT = 17
@@ -41,6 +43,7 @@ TARGET = 19  # the unit that is to be interrupted
 POOLS = 20  # how often the categories were changed; a unit that makes a queue looks whether it knows them as they are
 
 EXIT_MAIMED = 74  # what a worker exits with after a unit that has closed its descriptors
+EXIT_LOCKED = 75  # after a unit that has ended and still held a lock
 
 NOBODY, LEADER, CONTROLLER, LONE = range(4)  # the values of WAIT: whom to ring
 NO_LIMIT = (1 << 63) - 1

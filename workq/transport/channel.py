@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # typing itself is too dear for the launcher
     from collections.abc import Callable
 
 DOWN_UNITS, DOWN_CONFIG, DOWN_REPLY, DOWN_LEAVE = range(4)
-UP_BELL, UP_READY, UP_RESULT, UP_LOG, UP_OUTPUT, UP_REQUEST, UP_SEGMENT, UP_KEPT = range(8)
+UP_BELL, UP_READY, UP_RESULT, UP_LOG, UP_OUTPUT, UP_REQUEST, UP_SEGMENT, UP_KEPT, UP_LOCK = range(9)
 
 DOWN_HEAD = struct.Struct("=Q")
 UP_HEAD = struct.Struct("=BQ")

@@ -22,6 +22,7 @@ from workq.transport.board import (
     BATCH_AT,
     BLOCKED,
     CONTROLLER,
+    EXIT_LOCKED,
     EXIT_MAIMED,
     FENCE_EACH_UNIT,
     FINISHED,
@@ -80,6 +81,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
+    from workq.worker.claims import WorkerClaims
+    from workq.worker.replies import Replies
+
 LOOK_NS = 2_500  # a unit that took longer is looked at for descriptor-level output; shorter ones have no time to write any
 LEFTOVERS_NS = 100_000  # a unit that took longer is looked at for what it left behind
 FIRST_UNITS_LOOKED_AT = 64  # of each function, whatever their time, for both
@@ -122,6 +126,9 @@ class Worker:
         self.first = 0  # the batch's first unit is number first + 1
         self.forked = False
         self.on_reply: Callable[[tuple[Any, ...]], None] | None = None  # of queues that units have made
+        self.claims: WorkerClaims | None = None  # of locks; made when a unit has the first
+        self.locked = False  # a unit has ended and holds a lock: this worker ends
+        self._replies: Replies | None = None
 
     # ------------------------------------------------------------ start
 
@@ -214,6 +221,33 @@ class Worker:
         self.say(UP_LOG, record)
 
     # ------------------------------------------------------------ what units may ask (context.Side)
+
+    def locks(self) -> WorkerClaims:
+        """Return the locks that are held and asked for here. Loaded when a unit has the first: most have none."""
+        if self.claims is None:
+            from workq.worker.claims import WorkerClaims
+
+            self.__dict__.setdefault("_claims", WorkerClaims(self))  # one call of C: two threads may come here at once
+            self.claims = self.__dict__["_claims"]
+        return self.claims
+
+    @property
+    def replies(self) -> Replies:
+        """Who reads what the parent answers to units."""
+        if self._replies is None:
+            from workq.worker.replies import Replies
+
+            self.__dict__.setdefault("_reading", Replies(self))
+            self._replies = self.__dict__["_reading"]
+        return self._replies
+
+    def replied(self, reply: tuple[Any, ...]) -> None:
+        """Hand over what the parent has answered: to a request about locks, or for queues that units have made."""
+        if reply[0] is None:
+            if self.claims is not None:
+                self.claims.take(reply)
+        elif self.on_reply is not None:
+            self.on_reply(reply)
 
     def current_unit(self) -> context.UnitInfo | None:
         """Return what runs. Worked out when asked for, so that the loop pays nothing."""
@@ -324,9 +358,17 @@ class Worker:
         notes = self.leftovers.mend() if look or took_ns > LEFTOVERS_NS else None
         if (look or took_ns > LEFTOVERS_NS) and not self.whole():
             notes = [*(notes or ()), "it closed descriptors of the worker, which is replaced"]
+        if self.claims is not None and self.claims.held:
+            notes = [*(notes or ()), *self._left_locked(self.claims)]
         if not chunks and not notes:
             return kind, payload
         return KIND_NOTED, marshal_dumps((kind, payload, chunks, notes))
+
+    def _left_locked(self, claims: WorkerClaims) -> list[str]:
+        """Say which locks the unit still holds. They come free with our end: its threads may still touch what they guard."""
+        names = claims.left_locked()
+        self.locked = bool(names)
+        return [f"it ended and still held lock {name!r}, which is freed; its worker is replaced" for name in names]
 
     def _end_child(self) -> None:
         """We are the child that a unit has forked, and its function has returned: nothing of ours is left to do here."""
@@ -365,6 +407,13 @@ class Worker:
             self.words[FINISHED] = number
         os._exit(EXIT_MAIMED)
 
+    def leave_locked(self, number: int, kind: int, payload: bytes, position: int, now: int) -> NoReturn:
+        """Leave the last result as always, and end: a lock is still held, and nothing of its unit may go on when it is given to another."""
+        self.put(number, kind, payload, position)
+        self.board.ends[number & MASK] = now
+        self.words[FINISHED] = number
+        os._exit(EXIT_LOCKED)
+
     def fail(self, number: int, error: BaseException, loaded: bool) -> tuple[int, bytes]:
         """Return the kind and the payload of a unit that raised, or whose arguments could not be ``loaded``."""
         self.words[BLOCKED] = 0  # what was raised may have struck between a declared wait's begin or end and its note
@@ -392,8 +441,8 @@ def serve(worker: Worker) -> None:
                 return
             message = marshal_loads(frame[1])  # here: another thread that receives (a unit's, left behind) writes over the frame
         if frame[0] == DOWN_REPLY:  # of a nested queue, after the unit that made it: one of its threads may still wait
-            if worker.on_reply is not None:
-                worker.on_reply(message)
+            worker.replied(message)
+            worker.replies.tell()
             continue
         first, number, batch, ids, news = message
         if first != count + 1:
@@ -469,6 +518,8 @@ def serve(worker: Worker) -> None:
                     header, payload = end(header, payload, now - before, look <= FIRST_UNITS_LOOKED_AT)
                 if worker.maimed:
                     worker.leave_maimed(count, header, payload or b"", position, now)
+                if worker.locked:
+                    worker.leave_locked(count, header, payload or b"", position, now)
             if payload is None:
                 headers[count & MASK] = header
             else:
