@@ -539,7 +539,7 @@ def hammer(path: str, times: int) -> int:
 
 def test_four_workers_take_a_lock_a_thousand_times_each_while_workers_are_killed(wq: workq.WorkMgr, tmp_path: Path) -> None:
     """Never two inside, never stuck: half of the kills strike the holder, the others whoever runs."""
-    units = [wq.options(retries=1000).queue(hammer, str(tmp_path / "inside"), 100) for _ in range(40)]
+    units = [wq.options(retries=workq.Retry(1000, crashes=1000)).queue(hammer, str(tmp_path / "inside"), 100) for _ in range(40)]
     kills = 0
     while kills < 20 and not all(unit.done() for unit in units):
         with contextlib.suppress(TimeoutError):
