@@ -59,6 +59,7 @@ from workq.transport.board import (
     register_for_barriers,
 )
 from workq.transport.channel import (
+    ABOUT_LOCKS,
     DOWN_CONFIG,
     DOWN_REPLY,
     DOWN_UNITS,
@@ -243,7 +244,7 @@ class Worker:
 
     def replied(self, reply: tuple[Any, ...]) -> None:
         """Hand over what the parent has answered: to a request about locks, or for queues that units have made."""
-        if reply[0] is None:
+        if reply[0] == ABOUT_LOCKS:
             if self.claims is not None:
                 self.claims.take(reply)
         elif self.on_reply is not None:
