@@ -18,6 +18,8 @@ PACKAGE = ROOT / "workq"
 # Each library that is not the standard one is imported in one file, so that it can be replaced, or be missing, in one place.
 ONLY_IN = {
     "psutil": "process/probe.py",
+    "cronsim": "schedule.py",
+    "opentelemetry": "transport/incontext.py",
     "cloudpickle": "transport/codec.py",
     "multiprocessing_logging": "worker/logs.py",
 }

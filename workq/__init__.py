@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from workq.controller.locking import LockLeak as LockLeak
     from workq.controller.pools import CategoryTable as CategoryTable
     from workq.controller.pools import QueueLimits as QueueLimits
+    from workq.controller.recurring import Recurring as Recurring
+    from workq.controller.recurring import Run as Run
     from workq.cpus import usable_cpus as usable_cpus
     from workq.errors import ArgumentError as ArgumentError
     from workq.errors import CategoryError as CategoryError
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from workq.manager import WorkMgr as WorkMgr
     from workq.manager import categories as categories
     from workq.retry import Retry as Retry
+    from workq.schedule import Cron as Cron
     from workq.sharing import shared as shared
     from workq.unit import Unit as Unit
 
@@ -90,7 +93,9 @@ _HOMES = {
     "workq.interruption": ("ExternalInterrupt",),
     "workq.locking": ("Event", "Lock"),
     "workq.manager": ("WorkMgr", "categories"),
+    "workq.controller.recurring": ("Recurring", "Run"),
     "workq.retry": ("Retry",),
+    "workq.schedule": ("Cron",),
     "workq.sharing": ("shared",),
     "workq.unit": ("Unit",),
 }

@@ -24,8 +24,10 @@ from workq.view import View, results_of
 if TYPE_CHECKING:  # what only annotations name is loaded when it is needed: to import workq is to wait for it
     from workq.category import Category
     from workq.controller.pools import CategoryTable, QueueLimits
+    from workq.controller.recurring import Recurring
     from workq.core.retrying import RetryPolicy
     from workq.retry import Retry
+    from workq.schedule import Cron
     from workq.statistics import Metrics, QueueStatistics, WorkerTable
 
 P = ParamSpec("P")
@@ -223,6 +225,46 @@ class WorkMgr:
         [1, 4, 9]
         """
         return results_of(self, self._intake, fn, iterables, look_ahead, timeout)
+
+    def every(self, seconds: float, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Recurring:
+        """Queue a call each so many seconds, the first time that long from now, until it is stopped or the queue is closed.
+
+        Function and arguments are captured now. A run that is due while the one before has not ended is skipped, and logged. What fails is
+        logged and kept in ``outcomes``; ``sync`` does not raise it. Times are counted on a clock that never jumps, and late runs do not
+        shift those that follow.
+
+        Returns:
+            The recurring unit: ``stop()``, ``start()``, ``next_at``, ``last``, ``outcomes``.
+
+        >>> wq = getfixture("wq")
+        >>> beat = wq.every(3600, print, "one more hour")
+        >>> beat.stop()
+        """
+        check_seconds("seconds", seconds, above=True)
+        from workq.controller.recurring import recurring
+
+        return recurring(self._row, self._intake.options, seconds, fn, args, kwargs)
+
+    def cron(self, expression: str | Cron, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Recurring:
+        """Queue a call at the times of a cron expression, as ``every`` does. Needs ``workq-manager[cron]``.
+
+        Args:
+            expression: Such as ``"*/5 * * * *"``, in this machine's time zone; ``workq.Cron("0 9 * * *", tz="Asia/Tokyo")`` for another.
+            fn: What to call.
+            *args: Its arguments.
+            **kwargs: Its keyword arguments.
+
+        >>> wq = getfixture("wq")
+        >>> nightly = wq.cron("30 2 * * *", print, "good night")
+        >>> nightly.next_at.strftime("%H:%M")
+        '02:30'
+        >>> nightly.stop()
+        """
+        from workq.controller.recurring import recurring
+        from workq.schedule import Cron
+
+        when = expression if isinstance(expression, Cron) else Cron(expression)
+        return recurring(self._row, self._intake.options, when, fn, args, kwargs)
 
     # ------------------------------------------------------------ waiting
 

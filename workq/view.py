@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from workq.arguments import check_callable, check_timeout, check_whole, checked_iterables
+from workq.arguments import check_callable, check_seconds, check_timeout, check_whole, checked_iterables
 from workq.callbacks import queue_with
 from workq.controller.intake import Intake
 from workq.unit import Unit
 
 if TYPE_CHECKING:
+    from workq.controller.recurring import Recurring
     from workq.manager import WorkMgr
+    from workq.schedule import Cron
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,6 +40,21 @@ class View:
     ) -> Iterator[T]:
         """Return the results of ``fn`` over the iterables, in order. See ``WorkMgr.map``."""
         return results_of(self._manager, self._intake, fn, iterables, look_ahead, timeout)
+
+    def every(self, seconds: float, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Recurring:
+        """Queue a call each so many seconds. See ``WorkMgr.every``."""
+        check_seconds("seconds", seconds, above=True)
+        from workq.controller.recurring import recurring
+
+        return recurring(self._manager._row, self._intake.options, seconds, fn, args, kwargs)
+
+    def cron(self, expression: str | Cron, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Recurring:
+        """Queue a call at the times of a cron expression. See ``WorkMgr.cron``."""
+        from workq.controller.recurring import recurring
+        from workq.schedule import Cron
+
+        when = expression if isinstance(expression, Cron) else Cron(expression)
+        return recurring(self._manager._row, self._intake.options, when, fn, args, kwargs)
 
 
 def results_of(

@@ -21,7 +21,10 @@ class Stage:
         self.clock = ManualClock(time.monotonic())
         self.engine = MemoryEngine(self.clock.monotonic)
         self.controller = workq.Controller(
-            engine=lambda bells: self.engine, threaded=False, settings=DEFAULTS._replace(idle_timeout_s=1e9), clock=self.clock.monotonic
+            engine=lambda bells: self.engine,
+            threaded=False,
+            settings=DEFAULTS._replace(idle_timeout_s=1e9, stalled_after_s=1e9),
+            clock=self.clock.monotonic,
         )
         self.wq = workq.WorkMgr(1, name="stage", controller=self.controller)
 

@@ -105,6 +105,7 @@ class Controller:
         self.segments = Pool()  # in which large arguments lie
         self.threaded = threaded
         self.clock = clock
+        self.wall_clock: Callable[[], float] = time.time  # for tests to replace
         self._make_engine = engine
         self.start_method = environment.start_method(start_method)
         self._launcher_argv = launcher_argv

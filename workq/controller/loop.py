@@ -448,6 +448,8 @@ class Loop:
     def delete_queue(self, queue: Queue) -> None:
         """Drop what waits, stop what runs, and tell the core."""
         queue.closed = True
+        for one in tuple(queue.recurring):
+            one.stop()
         with self.dispatcher.lock:
             for worker in queue.workers:
                 if not worker.limited:

@@ -19,6 +19,7 @@ from workq.transport.segments import Reading, Segment
 if TYPE_CHECKING:
     from workq.callbacks import Callbacks
     from workq.controller.controller import Controller
+    from workq.controller.recurring import Recurring
     from workq.core.ids import QueueId, WorkerId
     from workq.core.retrying import RetryPolicy
     from workq.engines.protocol import Lane
@@ -235,6 +236,7 @@ class Queue:  # weakly referred to by its controller
         self.depth_of_nest = 0  # 1 for a queue that a unit of the application's queue made, 2 for one made by a unit of that, …
         self.retrying = 0
         self.resting: dict[Unit[Any], float] = {}  # units that wait for the time of their next attempt, and that time
+        self.recurring: set[Recurring] = set()  # those that are active
         self.draining = False  # closed, but what it has is still run: retries included
         self.done = self.failed = self.cancelled = self.timed_out = self.lost = 0
         self.peak_depth = 0  # as of its last dispatch: in between it only grows
