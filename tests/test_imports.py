@@ -22,6 +22,9 @@ ONLY_IN = {
     "opentelemetry": "transport/incontext.py",
     "cloudpickle": "transport/codec.py",
     "multiprocessing_logging": "worker/logs.py",
+    "tqdm": "bar.py",
+    "rich": "bar.py",
+    "IPython": "bar.py",
 }
 
 # What the pure core may import besides itself: words to write decisions down with.

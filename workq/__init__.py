@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from workq.context import current_worker as current_worker
     from workq.context import flush as flush
     from workq.context import is_worker_job as is_worker_job
+    from workq.context import progress as progress
     from workq.controller import Controller as Controller
     from workq.controller import locks as locks
     from workq.controller import metrics as metrics
@@ -64,9 +65,9 @@ _HOMES = {
     "workq.callbacks": ("EXIT",),
     "workq.attempt": ("Attempt",),
     "workq.category": ("Category",),
-    "workq.context": ("UnitInfo", "WorkerInfo", "blocking", "current_unit", "current_worker", "flush", "is_worker_job"),
     "workq.controller": ("Controller", "locks", "metrics", "workers"),
     "workq.controller.locking": ("LockLeak",),
+    "workq.context": ("UnitInfo", "WorkerInfo", "blocking", "current_unit", "current_worker", "flush", "is_worker_job", "progress"),
     "workq.controller.pools": ("CategoryTable", "QueueLimits"),
     "workq.cpus": ("usable_cpus",),
     "workq.errors": (

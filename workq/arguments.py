@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -48,6 +50,14 @@ def check_lock_name(value: object) -> str:
     return plain(value)
 
 
+def check_progress(value: object) -> None:
+    """Raise unless it says whether, or by what, progress is to be shown."""
+    if value is not True and value is not False and value not in ("tqdm", "rich", "plain"):
+        raise ArgumentError(f"progress must be True, False, 'tqdm', 'rich' or 'plain', not {value!r}")
+    if value in ("tqdm", "rich") and importlib.util.find_spec(str(value)) is None:
+        raise ArgumentError(f"progress={value!r} needs the package {value}, which is not installed")
+
+
 def plain(text: str) -> str:
     """Return a text of a subclass of str (an enum's, numpy's) as a real one: marshal, which carries it to the workers, takes no other."""
     return str.__str__(text)
@@ -63,6 +73,12 @@ def checked_iterables(iterables: tuple[Iterable[Any], ...]) -> tuple[Iterable[An
     if len(iterables) == 1 and type(iterables[0]) in (range, list, tuple):
         return iterables
     return tuple(iter(iterable) for iterable in iterables)
+
+
+def length_of(iterables: tuple[Iterable[Any], ...]) -> int | None:
+    """Return how many items there are, the shortest decides; None where it is not known."""
+    lengths = [operator.length_hint(each, -1) for each in iterables if hasattr(each, "__length_hint__") or hasattr(each, "__len__")]
+    return min(lengths) if len(lengths) == len(iterables) else None
 
 
 def _is_finite(value: object) -> bool:

@@ -10,13 +10,17 @@ import os
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from workq.arguments import check_progress
 from workq.controller.controller import counted
 from workq.controller.records import Queue
 from workq.core.states import UnitState
 from workq.errors import WaitError, WorkErrors
 from workq.unit import ASKED, Ended, Unit
+
+if TYPE_CHECKING:
+    from workq.bar import Bar
 
 logger = logging.getLogger("workq")
 
@@ -44,15 +48,20 @@ class Deadline:
 # ---------------------------------------------------------------- the waits of WorkMgr
 
 
-def sync(row: Queue, timeout: float | None) -> None:
+def sync(row: Queue, timeout: float | None, progress: bool | str = False) -> None:
     """Wait until a queue is quiet, and raise what has failed."""
     refuse_in_callback(row, "sync()")
+    watch = _watch(row, progress)
     if row.opened:
         deadline = Deadline(timeout)
-        while not _one_round(row, deadline.left()):
-            if row.callbacks is not None:
-                row.emit()
-                _make_callbacks(row)
+        try:
+            while not _one_round(row, deadline.left(), watch):
+                if row.callbacks is not None:
+                    row.emit()
+                    _make_callbacks(row)
+        finally:
+            if watch is not None:
+                watch.close()
         row.controller.delivery.drain(1.0)
         row.emit()
     raise_failures(row)
@@ -101,10 +110,51 @@ def wait_one(row: Queue, timeout: float | None) -> Unit[Any] | None:
         wait_for(row, lambda: bool(row.ended) or _may_go_on(row), deadline.left(), f"no unit of queue {row.name} has ended")
 
 
-def _one_round(row: Queue, left: float | None) -> bool:
+class Watch:
+    """Draws how far a queue has come, while somebody waits for it."""
+
+    def __init__(self, row: Queue, bar: Bar) -> None:
+        self._row = row
+        self.bar = bar
+        self._ended = ended_units(row) - sum(unit.data is not ASKED for unit in tuple(row.ended))  # not what was handed out
+        self._failed = failed_units(row) - len(row.unasked_failures())
+
+    def draw(self) -> None:
+        """Draw, if it is time."""
+        done = ended_units(self._row) - self._ended
+        self.bar.show(done, failed_units(self._row) - self._failed, done + self._row.open_units())
+
+    def close(self) -> None:
+        """Draw for the last time."""
+        self.draw()
+        self.bar.close()
+
+
+def _watch(row: Queue, progress: bool | str) -> Watch | None:
+    check_progress(progress)
+    if progress is False:
+        return None
+    from workq.bar import bar_for
+    from workq.controller.seeing import progress_notes
+
+    bar = bar_for(row, progress, row.name, None, lambda: progress_notes(row))
+    return None if bar is None else Watch(row, bar)
+
+
+def ended_units(row: Queue) -> int:
+    """Return how many units of a queue have ended."""
+    return row.done + row.cancelled + failed_units(row)
+
+
+def failed_units(row: Queue) -> int:
+    """Return how many of them have ended badly."""
+    return row.failed + row.timed_out + row.lost
+
+
+def _one_round(row: Queue, left: float | None, watch: Watch | None = None) -> bool:
     """Wait until callbacks are due, or the queue is quiet; return whether it is."""
     all_of_it = row if row.callbacks is None else None  # a callback may do what a unit waits for
-    wait_for(row, lambda: _may_go_on(row), left, f"queue {row.name} has not ended its units", all_of_it)
+    wait_for(row, lambda: _may_go_on(row), left, f"queue {row.name} has not ended its units", all_of_it, watch)
     return is_quiet(row)
 
 
@@ -191,13 +241,40 @@ def _shown(unit: Unit[Any]) -> Exception:
 # ---------------------------------------------------------------- waiting, and Ctrl-C
 
 
-def wait_for(row: Queue, ready: Callable[[], bool], timeout: float | None, what: str, waits_for: Queue | None = None) -> None:
-    """Wait for units of a queue. Ctrl-C ends them: interrupted at the first, killed at the second."""
+def wait_for(
+    row: Queue, ready: Callable[[], bool], timeout: float | None, what: str, waits_for: Queue | None = None, watch: Watch | None = None
+) -> None:
+    """Wait for units of a queue, and write meanwhile what they print. Ctrl-C ends them: interrupted at the first, killed at the second."""
+    deadline = Deadline(timeout)
     try:
-        row.controller.wait(ready, timeout, what, waits_for)
+        while True:
+            _wait_once(row, ready, deadline, what, waits_for, watch)
+            if row.outputs:  # before the next look: who waits for a unit has read what it wrote
+                row.emit()
+            elif watch is None:
+                return
+            if ready():
+                return
+            if deadline.over():
+                raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
     except KeyboardInterrupt as error:
         break_off(row, error)
         raise shortened(error) from None
+
+
+def _wait_once(row: Queue, ready: Callable[[], bool], deadline: Deadline, what: str, waits_for: Queue | None, watch: Watch | None) -> None:
+    """Wait until it is ready, there is output, or it is time to draw."""
+    left = deadline.left()
+    if watch is None:
+        row.controller.wait(lambda: bool(row.outputs) or ready(), left, what, waits_for)
+        return
+    watch.draw()
+    pause_s = watch.bar.pause_s(left)
+    try:
+        row.controller.wait(lambda: bool(row.outputs) or ready(), pause_s, what, waits_for)
+    except TimeoutError:
+        if deadline.over():
+            raise
 
 
 def break_off(row: Queue, error: KeyboardInterrupt) -> None:

@@ -60,6 +60,7 @@ class InlineController:
         self._turn = threading.Condition()
         self._runner: int | None = None  # the thread that runs a unit
         self._running: list[Unit[Any]] = []  # the innermost one last
+        self._infos: dict[int, context.UnitInfo] = {}  # of the running units
         self._queue: Queue | None = None
         self._random = Random().random
 
@@ -159,6 +160,11 @@ class InlineController:
         if unit in self._running:
             return UnitState.RUNNING
         return UnitState.RESTING if unit in unit.call.queue.resting else UnitState.QUEUED
+
+    def progress_of(self, unit: Unit[Any]) -> tuple[float | None, str] | None:
+        """Return what a unit that runs has said of its progress."""
+        info = self._infos.get(unit.id)
+        return info.progress if info is not None else None
 
     def statistics(self, queue: Queue) -> QueueStatistics:
         """Return a queue's counters."""
@@ -290,6 +296,7 @@ class InlineController:
         """Call the function, and return the unit's value: pickled, as from a worker."""
         call = unit.call
         info = context.UnitInfo(unit.id, unit.name, call.queue.name, unit.attempt, WHERE)
+        self._infos[unit.id] = info
         with context.inline_unit(info), _caught_output(unit):
             try:
                 function, arguments = codec.load(call.pickled), codec.load(unit.data)
@@ -300,6 +307,8 @@ class InlineController:
                 raise
             except BaseException as error:
                 return Ended(UnitState.FAILED, payload=codec.dump_error(error, unit.label))
+            finally:
+                self._infos.pop(unit.id, None)
 
     def _may_come_again(self, unit: Unit[Any], value: Any) -> bool:
         """Note the failed attempt and return True where `retries` allow another; where it has to rest first it is put there."""

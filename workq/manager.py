@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # what only annotations name is loaded when it is needed: to 
     from workq.controller.pools import CategoryTable, QueueLimits
     from workq.controller.recurring import Recurring
     from workq.core.retrying import RetryPolicy
+    from workq.mapping import Results
     from workq.retry import Retry
     from workq.schedule import Cron
     from workq.statistics import Metrics, QueueStatistics, WorkerTable
@@ -207,8 +208,14 @@ class WorkMgr:
         return View(self, intake)
 
     def map(
-        self, fn: Callable[..., T], *iterables: Iterable[Any], look_ahead: int | None = None, timeout: float | None = None
-    ) -> Iterator[T]:
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        look_ahead: int | None = None,
+        timeout: float | None = None,
+        errors: str = "raise",
+        progress: bool | str = False,
+    ) -> Results[T]:
         """Return an iterator of the results of ``fn`` over the iterables, in order.
 
         The input is read lazily, only so far ahead as the workers need: a generator of 10**9 items is fine. Closing the iterator early
@@ -219,12 +226,16 @@ class WorkMgr:
             *iterables: What the items come from.
             look_ahead: How many units at most are queued and not yet yielded. Default: found by measurement.
             timeout: Seconds to wait for the next result at most; then TimeoutError.
+            errors: What becomes of an item that fails. ``"raise"``: its exception is raised in its place, and who asks for the next
+                result afterwards gets it; ``"return"``: the exception stands among the results; ``"skip"``: it is left out.
+            progress: True: show how far it has come, on stderr if that is a terminal, or in the notebook: by tqdm or rich, where one is
+                installed, else as a line. ``"tqdm"``, ``"rich"`` or ``"plain"``: by this one.
 
         >>> wq = getfixture("wq")
         >>> list(wq.map(pow, [1, 2, 3], [2, 2, 2]))
         [1, 4, 9]
         """
-        return results_of(self, self._intake, fn, iterables, look_ahead, timeout)
+        return results_of(self, self._intake, fn, iterables, look_ahead, timeout, errors, progress)
 
     def every(self, seconds: float, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Recurring:
         """Queue a call each so many seconds, the first time that long from now, until it is stopped or the queue is closed.
@@ -268,10 +279,14 @@ class WorkMgr:
 
     # ------------------------------------------------------------ waiting
 
-    def sync(self, timeout: float | None = None) -> QueueStatistics:
+    def sync(self, timeout: float | None = None, *, progress: bool | str = False) -> QueueStatistics:
         """Wait for all units, write their output, make their callbacks, and return the queue's statistics.
 
         Units and callbacks that callbacks queue meanwhile are waited for too. Ctrl-C cancels what has not ended; the queue lives on.
+
+        Args:
+            timeout: Seconds to wait at most; None: until the end.
+            progress: Show how far it has come; see ``map``.
 
         Raises:
             WorkErrors: Units failed whose result nobody has asked for, or callbacks: an ExceptionGroup, in order of submission.
@@ -284,7 +299,7 @@ class WorkMgr:
         1
         """
         check_timeout(timeout)
-        gathering.sync(self._row, timeout)
+        gathering.sync(self._row, timeout, progress)
         return self.statistics()
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -8,16 +8,20 @@ each item is one.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from workq import errors
 from workq.controller.intake import Intake
 from workq.controller.records import Options, Queue
 from workq.transport import codec, group
 from workq.unit import Unit
+
+if TYPE_CHECKING:
+    from workq.bar import Bar
 
 T = TypeVar("T")
 
@@ -50,15 +54,17 @@ def results(
     iterables: tuple[Iterable[Any], ...],
     look_ahead: int | None,
     timeout: float | None,
-) -> Iterator[T]:
+    on_error: str,
+    bar: Bar | None,
+) -> Results[T]:
     """Return the results in order; closing the iterator cancels what is not yet yielded. The ``owner`` lives as long as the iterator."""
-    parts = _parts(owner, Mapping(row, intake, fn, iterables, look_ahead), timeout)
+    parts = _parts(owner, Mapping(row, intake, fn, iterables, look_ahead, bar), timeout, on_error)
     found: Results[T] = Results.from_iterable(parts)  # type: ignore[assignment]
     found._parts = parts
     return found
 
 
-def _parts(owner: object, mapping: Mapping, timeout: float | None) -> Generator[Iterable[Any], None, None]:
+def _parts(owner: object, mapping: Mapping, timeout: float | None, on_error: str) -> Generator[Iterable[Any], None, None]:
     """Yield the results in portions. An error is raised by a portion of its own, as an iterator that has raised by itself has ended."""
     waiting = mapping.waiting
     portion: Iterable[Any] = ()
@@ -67,33 +73,46 @@ def _parts(owner: object, mapping: Mapping, timeout: float | None) -> Generator[
             unit, items = waiting[0]
             try:
                 value = mapping.result(unit, items, timeout)
-            except Exception as error:
+            except BaseException as error:
                 if error is unit._exception:  # else the time to wait is over, or a signal handler has raised: the unit goes on
-                    mapping.note(unit, items)
+                    mapping.note(unit, items, items or 1)
                     waiting.popleft()
-                portion = _Raising(error)
+                    portion = _instead(error, on_error, items or 1)
+                elif isinstance(error, Exception):
+                    portion = _Raising(error)
+                else:
+                    raise
                 yield portion
                 continue
             waiting.popleft()
-            mapping.note(unit, items)
             values, failures = value if items else ([value], ())
-            for portion in _portions(values, failures) if failures else (values,):
+            mapping.note(unit, items, len(failures))
+            for portion in _portions(values, failures, on_error) if failures else (values,):
                 yield portion
     finally:
         if type(portion) is list:
             portion.clear()  # somebody may be in the middle of it
         for unit, _ in waiting:
             unit.cancel()
+        if mapping.bar is not None:
+            mapping.bar.close()
 
 
-def _portions(values: list[Any], failures: list[tuple[int, bytes]]) -> Iterator[Iterable[Any]]:
+def _portions(values: list[Any], failures: list[tuple[int, bytes]], on_error: str) -> Iterator[Iterable[Any]]:
     """Cut the results of a group where items have failed."""
     begin = 0
     for place, pickled in failures:
         yield values[begin:place]
-        yield _Raising(codec.load_error(pickled))
+        yield _instead(codec.load_error(pickled), on_error, 1)
         begin = place
     yield values[begin:]
+
+
+def _instead(error: BaseException, on_error: str, items: int) -> Iterable[Any]:
+    """Return what stands in the place of items that failed. A group that was lost as a whole raises once."""
+    if on_error == "raise":
+        return _Raising(error)
+    return [error] * items if on_error == "return" else ()
 
 
 class _Raising:
@@ -115,9 +134,17 @@ class Mapping:
     """The input of one ``map`` and what is under way of it. Owned by the thread that iterates."""
 
     def __init__(
-        self, row: Queue, intake: Intake, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], look_ahead: int | None
+        self,
+        row: Queue,
+        intake: Intake,
+        fn: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        look_ahead: int | None,
+        bar: Bar | None,
     ) -> None:
         self.waiting: deque[tuple[Unit[Any], int]] = deque()  # in order, and how many items it has where it is a group, else 0
+        self.bar = bar
+        self._failed = 0  # items
         self._row = row
         self._intake = intake
         self._fn = fn
@@ -162,7 +189,7 @@ class Mapping:
     def result(self, unit: Unit[Any], items: int, timeout: float | None) -> Any:
         """Wait for a unit; where it was a group, its worker's death says which items were in it."""
         try:
-            return unit.result(timeout)
+            return unit.result(timeout) if self.bar is None else self._result_drawing(unit, timeout, self.bar)
         except errors.WorkerHalted as error:
             if items:
                 error.add_note(
@@ -171,16 +198,33 @@ class Mapping:
                 )
             raise
 
-    def note(self, unit: Unit[Any], items: int) -> None:
-        """A unit has ended: take its time into that of an item."""
+    def _result_drawing(self, unit: Unit[Any], timeout: float | None, bar: Bar) -> Any:
+        """Wait for a unit, and draw in the pauses."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            bar.show(self._yielded, self._failed)
+            try:
+                return unit.result(bar.pause_s(left))
+            except TimeoutError:
+                if unit.done() or left == 0.0:
+                    raise
+
+    def note(self, unit: Unit[Any], items: int, failed: int) -> None:
+        """A unit has ended: take its time into that of an item, and count the items that failed."""
         self._measured += 1
         self._yielded += items or 1
+        self._failed += failed
+        if failed and items:
+            self._row.failed += failed - (unit._exception is not None)  # the unit that was lost with its group counts for itself
         if unit.run_time_s is not None:
             took = unit.run_time_s / (items or 1)
             if self._each_s is None or (not items and took < self._each_s):  # the first few are slower than those that follow
                 self._each_s = took
             else:
                 self._each_s = (self._each_s + took) / 2
+        if self.bar is not None:
+            self.bar.show(self._yielded, self._failed)
 
     def _most(self) -> int:
         """Return how many units to keep under way, by how long they take."""

@@ -219,6 +219,9 @@ class NestedController:
         """Return the state of an open unit, as far as it is known here."""
         return UnitState.QUEUED
 
+    def progress_of(self, unit: Unit[Any]) -> None:
+        """The parent alone can see it."""
+
     def statistics(self, queue: Queue) -> QueueStatistics:
         """Return a queue's counters, as far as they are known here."""
         from workq.controller.seeing import queue_statistics

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, overload
 
 from workq.core.times import cumulative, quantile_s
-from workq.tables import html_table, seconds, share, size, table
+from workq.tables import described, html_table, seconds, share, size, table
 
 FIRST_BUCKET, LAST_BUCKET, BUCKET_STEP = 10, 40, 2  # that `Histogram.buckets` tells of: 1 us, 4 us, … 18 min
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -163,6 +163,7 @@ class WorkerRow:
         cpu_s: CPU time, seconds, or None.
         blocked: How it is known that it is blocked (``"declared"``, ``"judged"``), or None.
         waits_for: The lock and who holds it, or the event, that its unit waits for; or None.
+        progress: What its unit says with ``workq.progress``: how far it is, from 0 to 1 or None, and at what; or None.
     """
 
     pid: int
@@ -178,6 +179,7 @@ class WorkerRow:
     cpu_s: float | None
     blocked: str | None = None
     waits_for: str | None = None
+    progress: tuple[float | None, str] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as a plain dict."""
@@ -190,7 +192,7 @@ class WorkerRow:
             self.name,
             self.state,
             self.queue or "-",
-            self.unit or "-",
+            (self.unit or "-") + (f" ({described(*self.progress)})" if self.progress is not None else ""),
             seconds(self.since_s),
             str(self.units_done),
             "-" if self.rss_bytes is None else f"{self.rss_bytes / 2**20:.0f} MiB",

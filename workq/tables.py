@@ -84,3 +84,12 @@ def share(value: float | None) -> str:
     ('83 %', '-')
     """
     return "-" if value is None else f"{value * 100:.0f} %"
+
+
+def described(fraction: float | None, text: str) -> str:
+    """Return progress as people read it.
+
+    >>> described(0.4, "fold 2/5")
+    'fold 2/5 40 %'
+    """
+    return " ".join(filter(None, [text, "" if fraction is None else share(fraction)]))

@@ -277,9 +277,14 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         return (*self.extra.history, present) if self.extra is not None else (present,)
 
     @property
+    def progress(self) -> tuple[float | None, str] | None:
+        """What it has said with ``workq.progress`` while it runs: how far it is, from 0 to 1, and at what; else None."""
+        return self.call.queue.controller.progress_of(self) if self.value is PENDING else None
+
+    @property
     def output(self) -> str:
         """What it wrote to stdout and stderr, as text."""
-        return "".join(text for _, text in self.extra.output) if self.extra is not None else ""
+        return "".join(text for _, text in tuple(self.extra.output)) if self.extra is not None else ""
 
     @property
     def notes(self) -> list[str]:
@@ -357,7 +362,7 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         if self.data is not ASKED:
             self.data = ASKED
             queue.let_go(self)
-        if queue.outputs:
+        if queue.outputs or queue.half_written:
             queue.emit()
         kind = type(value)
         if kind in RAW:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from workq.arguments import check_callable, check_seconds, check_timeout, check_whole, checked_iterables
+from workq.arguments import check_callable, check_progress, check_seconds, check_timeout, check_whole, checked_iterables, length_of
 from workq.callbacks import queue_with
 from workq.controller.intake import Intake
+from workq.errors import ArgumentError
+from workq.transport.codec import name_of
 from workq.unit import Unit
 
 if TYPE_CHECKING:
     from workq.controller.recurring import Recurring
     from workq.manager import WorkMgr
+    from workq.mapping import Results
     from workq.schedule import Cron
 
 P = ParamSpec("P")
@@ -36,10 +39,16 @@ class View:
         return queue_with(self._manager._row, self._intake.queue, fn, callback, args, kwargs)
 
     def map(
-        self, fn: Callable[..., T], *iterables: Iterable[Any], look_ahead: int | None = None, timeout: float | None = None
-    ) -> Iterator[T]:
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        look_ahead: int | None = None,
+        timeout: float | None = None,
+        errors: str = "raise",
+        progress: bool | str = False,
+    ) -> Results[T]:
         """Return the results of ``fn`` over the iterables, in order. See ``WorkMgr.map``."""
-        return results_of(self._manager, self._intake, fn, iterables, look_ahead, timeout)
+        return results_of(self._manager, self._intake, fn, iterables, look_ahead, timeout, errors, progress)
 
     def every(self, seconds: float, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Recurring:
         """Queue a call each so many seconds. See ``WorkMgr.every``."""
@@ -64,16 +73,28 @@ def results_of(
     iterables: tuple[Iterable[Any], ...],
     look_ahead: int | None,
     timeout: float | None,
-) -> Iterator[T]:
+    errors: str,
+    progress: bool | str,
+) -> Results[T]:
     """Check what ``map`` was given, now and not at the first result, and begin it."""
     check_callable("fn", fn)
     check_timeout(timeout)
     if look_ahead is not None:
         check_whole("look_ahead", look_ahead, least=1)
+    if errors not in ("raise", "return", "skip"):
+        raise ArgumentError(f"errors must be 'raise', 'return' or 'skip', not {errors!r}")
+    check_progress(progress)
     checked = checked_iterables(iterables)
     from workq.mapping import results
 
-    return results(manager, manager._row, intake, fn, checked, look_ahead, timeout)
+    row = manager._row
+    bar = None
+    if progress is not False:
+        from workq.bar import bar_for
+        from workq.controller.seeing import progress_notes
+
+        bar = bar_for(row, progress, intake.options.name or name_of(fn), length_of(checked), lambda: progress_notes(row))
+    return results(manager, row, intake, fn, checked, look_ahead, timeout, errors, bar)
 
 
 __all__ = ["View", "results_of"]

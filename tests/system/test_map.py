@@ -169,3 +169,112 @@ def test_bad_input_is_refused_at_the_call(wq: workq.WorkMgr, arguments: dict[str
 def test_map_without_an_input_is_refused(wq: workq.WorkMgr) -> None:
     with pytest.raises(workq.ArgumentError, match="iterable"):
         wq.map(abs)
+
+
+# ---------------------------------------------------------------- items that fail
+
+
+def odd_fails(number: int) -> int:
+    if number % 2:
+        raise ValueError(number)
+    return number
+
+
+def die_at_seven(number: int) -> int:
+    if number == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def outcomes(results: Iterator[int], number: int) -> list[object]:
+    """Ask for so many results, one by one, whatever is raised."""
+    found: list[object] = []
+    for _ in range(number):
+        try:
+            found.append(next(results))
+        except ValueError as error:
+            found.append(error.args)
+    with pytest.raises(StopIteration):
+        next(results)
+    return found
+
+
+HOW = [{}, {"look_ahead": 4}]
+
+
+@pytest.mark.parametrize("how", HOW, ids=["in groups", "one by one"])
+def test_after_an_error_the_next_one_is_asked_for_or_another_for_goes_on(wq: workq.WorkMgr, how: dict[str, int]) -> None:
+    expected = [(number,) if number % 2 else number for number in range(300)]
+    assert outcomes(wq.map(odd_fails, range(300), **how), 300) == expected
+    results = wq.map(odd_after_thousand, range(3000), **how)
+    first: list[int] = []
+    with pytest.raises(ValueError, match="1000"):
+        for number in results:
+            first.append(number)  # noqa: PERF402  one by one, as it ends in an error
+    assert first == list(range(1000))
+    assert list(results) == list(range(1001, 3000)), "another `for` goes on where the first one ended"
+
+
+@pytest.mark.parametrize("how", HOW, ids=["in groups", "one by one"])
+def test_errors_return_puts_exceptions_in_their_places(wq: workq.WorkMgr, how: dict[str, int]) -> None:
+    found = list(wq.map(odd_fails, range(500), errors="return", **how))
+    assert [value.args if isinstance(value, ValueError) else value for value in found] == [(n,) if n % 2 else n for n in range(500)]
+    assert isinstance(found[1].__cause__, workq.RemoteTraceback)
+
+
+@pytest.mark.parametrize("how", HOW, ids=["in groups", "one by one"])
+def test_errors_skip_leaves_them_out(wq: workq.WorkMgr, how: dict[str, int]) -> None:
+    assert list(wq.map(odd_fails, range(2000), errors="skip", **how)) == list(range(0, 2000, 2))
+
+
+def test_a_result_that_was_not_taken_is_there_for_the_next_for(wq: workq.WorkMgr) -> None:
+    results = wq.map(abs, range(5000))
+    for number in results:
+        if number == 2500:
+            break
+    assert next(results) == 2501
+    assert list(results) == list(range(2502, 5000))
+
+
+def test_an_item_that_kills_its_worker_fails_alone_where_items_are_units(wq: workq.WorkMgr) -> None:
+    found = list(wq.map(die_at_seven, range(20), look_ahead=2, errors="return"))
+    assert [value for value in found if not isinstance(value, workq.WorkerHalted)] == [*range(7), *range(8, 20)]
+
+
+def test_a_group_whose_worker_dies_fails_as_many_items_as_were_in_it(wq: workq.WorkMgr) -> None:
+    found = list(wq.map(die_at, range(5000), [4000] * 5000, errors="return"))
+    assert len(found) == 5000
+    lost = [place for place, value in enumerate(found) if isinstance(value, workq.WorkerHalted)]
+    assert 4000 in lost
+    assert lost == list(range(lost[0], lost[-1] + 1))
+
+
+@pytest.mark.parametrize("how", HOW, ids=["in groups", "one by one"])
+def test_a_failed_map_leaves_the_statistics_right(wq: workq.WorkMgr, how: dict[str, int]) -> None:
+    list(wq.map(abs, range(2000)))
+    before = wq.sync()
+    with pytest.raises(ValueError, match="1000"):
+        list(wq.map(odd_after_thousand, range(100_000), **how))
+    after = wq.sync()
+    assert (after.queued, after.running, after.uncollected) == (0, 0, 0)
+    assert after.failed == before.failed + 1
+    assert after.done > before.done
+    skipped = list(wq.map(odd_fails, range(100), errors="skip", **how))
+    assert wq.sync().failed == after.failed + 100 - len(skipped) == after.failed + 50
+
+
+def test_errors_work_without_workers_and_inside_a_unit(wq: workq.WorkMgr) -> None:
+    with workq.WorkMgr(0) as inline:
+        assert list(inline.map(odd_fails, range(10), errors="skip")) == [0, 2, 4, 6, 8]
+    assert wq.queue(map_inside).result() == [0, 2, 4, 6, 8]
+
+
+def map_inside() -> list[int]:
+    with workq.WorkMgr(1) as wq:
+        return list(wq.map(odd_fails, range(10), errors="skip"))
+
+
+@pytest.mark.parametrize("arguments", [{"errors": "ignore"}, {"progress": "curses"}, {"progress": 1.5}])
+def test_what_map_may_do_about_errors_and_progress_is_checked_at_the_call(wq: workq.WorkMgr, arguments: dict[str, object]) -> None:
+    with pytest.raises(workq.ArgumentError, match=next(iter(arguments))):
+        wq.map(abs, [1], **arguments)

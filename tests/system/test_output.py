@@ -150,6 +150,76 @@ def test_flush_hands_over_what_was_written_so_far(wq: WorkMgr, tmp_path: Path, c
     assert capfd.readouterr().out == "early\nthe rest\n"
 
 
+def speak(fifo: str, *texts: str) -> None:
+    """Print and flush a text each time that the other end of a fifo is closed."""
+    for text in texts:
+        print(text, end="")
+        workq.flush()
+        with open(fifo, "rb") as file:
+            file.read()
+
+
+@pytest.mark.parametrize("how", ["sync", "result", "wait_one", "map"])
+def test_flushed_output_is_written_while_somebody_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str) -> None:
+    fifo = str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    with WorkMgr(1) as wq:
+        results = None
+        if how == "map":
+            results = wq.map(speak, [fifo], ["one\n"], ["two\n"])
+        else:
+            unit = wq.queue(speak, fifo, "one\n", "two\n")
+        waiting = {
+            "sync": lambda: wq.sync(),
+            "result": lambda: unit.result(),
+            "wait_one": lambda: wq.wait_one(),
+            "map": lambda: list(results or ()),
+        }
+        thread = threading.Thread(target=waiting.get(how, lambda: list(results or ())))
+        thread.start()
+        pieces: list[str] = []
+
+        def said() -> str:
+            pieces.append(capsys.readouterr().out)
+            return "".join(pieces)
+
+        for expected in ("one\n", "two\n"):
+            wait_until(lambda expected=expected: said().endswith(expected), what=expected)
+            os.close(os.open(fifo, os.O_WRONLY))
+        thread.join(20)
+        assert said() == "one\ntwo\n"
+
+
+def test_a_line_that_is_not_whole_is_kept_back_until_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fifo = str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    with WorkMgr(2) as wq:
+        unit = wq.queue(speak, fifo, "first\nhalf a ", "line\n")
+        wait_until(lambda: unit.output == "first\nhalf a ")
+        wq.queue(print, "another").result()
+        assert capsys.readouterr().out == "first\nanother\n"
+        os.close(os.open(fifo, os.O_WRONLY))
+        wait_until(lambda: "line" in unit.output)
+        os.close(os.open(fifo, os.O_WRONLY))
+        unit.result()
+        assert capsys.readouterr().out == "half a line\n"
+        assert unit.output == "first\nhalf a line\n"
+
+
+def test_the_end_of_a_half_written_unit_writes_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fifo = str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    with WorkMgr(1) as wq:
+        unit = wq.queue(speak, fifo, "no end of line")
+        wait_until(lambda: unit.output)
+        with pytest.raises(TimeoutError):
+            unit.result(0.01)
+        assert capsys.readouterr().out == ""
+        os.close(os.open(fifo, os.O_WRONLY))
+        wq.sync()
+        assert capsys.readouterr().out == "no end of line"
+
+
 def test_two_threads_that_sync_tell_each_unit_once_and_whole(capfd: pytest.CaptureFixture[str]) -> None:
     with WorkMgr(2) as wq:
         for number in range(100):

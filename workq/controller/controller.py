@@ -407,10 +407,28 @@ class Controller:
         try:
             if timeout is None and loop is not None and not self.forked and not self.claims.held and loop.lead.wait_lone(unit.done):
                 return
-            self.wait(lambda: unit.value is not PENDING, timeout, f"unit {unit.label} has not ended", unit)
+            self._wait_and_write(unit, timeout)
         except KeyboardInterrupt:
             self.break_off(unit.call.queue, unit)
             raise
+
+    def _wait_and_write(self, unit: Unit[Any], timeout: float | None) -> None:
+        """Wait for a unit, and write meanwhile what units of its queue print."""
+        queue, what = unit.call.queue, f"unit {unit.label} has not ended"
+        deadline = None if timeout is None else time.monotonic() + timeout
+        left = timeout
+        while unit.value is PENDING:
+            self.wait(lambda: unit.value is not PENDING or bool(queue.outputs), left, what, unit)
+            if unit.value is PENDING:
+                queue.emit()
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0 and unit.value is PENDING:
+                    raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
+
+    def progress_of(self, unit: Unit[Any]) -> tuple[float | None, str] | None:
+        """Return what a unit that has not ended has said of its progress."""
+        place = self.loop.dispatcher.find(unit) if self.loop is not None and not self.forked else None
+        return place[0].lane.board.progress(place[1]) if place is not None else None
 
     def waited_for_otherwise(self, unit: Unit[Any]) -> None:
         """Nothing has to be done for somebody who waits past us: the controller's thread reads."""

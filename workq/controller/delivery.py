@@ -6,6 +6,7 @@ and neither the controller nor a leader is held up by it. The thread starts with
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -14,6 +15,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from workq.transport.records import load_record
+from workq.unit import PENDING
 
 if TYPE_CHECKING:
     from workq.controller.records import Queue, Worker
@@ -125,25 +127,56 @@ class Delivery:
 
         Runs in the thread that waits (sync, result, …), so that it shows where a person looks for it: in the cell, at the prompt.
         """
-        outputs = queue.outputs
-        with queue.emission:
+        outputs, bar = queue.outputs, queue.bar
+        with queue.emission, _NOTHING if bar is None or not outputs else bar.aside():
             while outputs:
                 try:
                     unit = outputs.popleft()
                 except IndexError:
-                    return
+                    break
                 if queue.output_to != "discard" and unit.extra is not None:
+                    write_output(unit)
+                    if unit.value is PENDING:
+                        queue.half_written[unit.id] = unit
+            for unit in list(queue.half_written.values()):
+                if unit.value is not PENDING:
+                    del queue.half_written[unit.id]
                     write_output(unit)
 
 
+_NOTHING: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+
+
 def write_output(unit: Unit[Any]) -> None:
-    """Write what a unit has printed and was not yet written. A stream that takes nothing takes nothing, and nothing is said of it."""
+    """Write what a unit has printed and was not yet written. A stream that takes nothing takes nothing, and nothing is said of it.
+
+    Of one that still runs the last line is kept back until it is whole: nothing of another unit may come into the middle of it.
+    """
     extra = unit.extra
     assert extra is not None
+    if unit.value is PENDING:
+        _split_last_line(extra.output, extra.emitted)
     chunks = extra.output[extra.emitted :]
+    if unit.value is PENDING and chunks and not _ends_whole(chunks[-1][1]):
+        del chunks[-1]
     extra.emitted += len(chunks)
     for number, text in chunks:
         write_text("stderr" if number == 2 else "stdout", text)
+
+
+def _ends_whole(text: str) -> bool:
+    return text.endswith(("\n", "\r"))
+
+
+def _split_last_line(pieces: list[tuple[int, str]], emitted: int) -> None:
+    """Make what stands behind the last end of a line a piece of its own. Others may append meanwhile."""
+    last = len(pieces) - 1
+    if last < emitted or _ends_whole(pieces[last][1]):
+        return
+    number, text = pieces[last]
+    whole = max(text.rfind("\n"), text.rfind("\r")) + 1
+    if whole:
+        pieces[last : last + 1] = [(number, text[:whole]), (number, text[whole:])]
 
 
 def write_text(name: str, text: str) -> None:

@@ -17,6 +17,7 @@ from workq.transport.channel import Incoming, Outgoing
 from workq.transport.segments import Reading, Segment
 
 if TYPE_CHECKING:
+    from workq.bar import Bar
     from workq.callbacks import Callbacks
     from workq.controller.controller import Controller
     from workq.controller.recurring import Recurring
@@ -223,6 +224,8 @@ class Queue:  # weakly referred to by its controller
         self.large = False  # units of it have arguments in segments; set once
         self.unusual = False  # units of it were cancelled or come again; set once, never taken back
         self.outputs: deque[Unit[Any]] = deque()  # with output that was not yet emitted
+        self.bar: Bar | None = None  # that is drawn while somebody waits for it
+        self.half_written: dict[int, Unit[Any]] = {}  # that have flushed output and had not ended; belongs to who has the emission
         self.emission = threading.RLock()  # held by the thread that writes the outputs: each whole, in order
         self.callbacks: Callbacks | None = None  # made at the first queue_callback
         self.output_to: str = "stream"

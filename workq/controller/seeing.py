@@ -8,12 +8,15 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from workq.controller.records import GHOST
 from workq.controller.tallies import QueueTimes, Totals
 from workq.core.states import WorkerState
 from workq.core.times import Times
 from workq.process import probe
 from workq.statistics import Histogram, Metrics, QueueStatistics, WorkerRow, WorkerTable
+from workq.tables import described
 from workq.transport.board import BATCH_AT, FINISHED, STARTED
+from workq.unit import PENDING
 
 if TYPE_CHECKING:
     from workq.controller.controller import Controller
@@ -26,7 +29,7 @@ def queue_statistics(queue: Queue) -> QueueStatistics:
     """Return one queue's counters."""
     now_ns = time.monotonic_ns()
     workers = list(queue.workers)
-    running = sum(bool(worker.batches) for worker in workers)
+    running = sum(map(_runs, workers))
     blocked = sum(worker.told_blocked for worker in workers)
     times = queue.times
     running_ns = [_running_ns(worker, now_ns) for worker in workers]
@@ -61,6 +64,11 @@ def queue_statistics(queue: Queue) -> QueueStatistics:
 def _leaked_locks(queue: Queue) -> tuple[str, ...]:
     loop: Any = getattr(queue.controller, "loop", None)
     return loop.locks.leaks_of(queue.name) if hasattr(loop, "locks") else ()
+
+
+def _runs(worker: Worker) -> bool:
+    """Return whether a worker has a unit that has not ended; what was taken back, and it has yet to skip, is none."""
+    return any(unit is not GHOST and unit.value is PENDING for batch in tuple(worker.batches) for unit in batch.units[batch.at :])
 
 
 def histogram(times: Times) -> Histogram:
@@ -106,6 +114,7 @@ def _worker_row(controller: Controller, worker: Worker, row: Any, now: float) ->
         usage.cpu_s if usage is not None else None,
         row.blocked_how.value if row.blocked_how is not None else None,
         loop.locks.waits().get(int(worker.number)),
+        _progress(worker),
     )
 
 
@@ -123,6 +132,17 @@ def _running_ns(worker: Worker, now_ns: int) -> int:
     if words[STARTED] <= words[FINISHED] or not worker.batches:
         return 0
     return max(0, now_ns - words[BATCH_AT])
+
+
+def progress_notes(queue: Queue) -> list[str]:
+    """Return what the running units of a queue say of their own progress."""
+    said = [_progress(worker) for worker in list(queue.workers)]
+    return [described(*each) for each in said if each is not None]
+
+
+def _progress(worker: Worker) -> tuple[float | None, str] | None:
+    number = worker.words[STARTED]
+    return worker.lane.board.progress(number) if number > worker.words[FINISHED] else None
 
 
 # ---------------------------------------------------------------- metrics
@@ -146,7 +166,7 @@ def _of_category(controller: Controller, name: str, queues: list[Queue], totals:
     workers = [worker for worker in list(loop.dispatcher.workers) if worker.category == name] if loop is not None else []
     rows = [(worker, row) for worker in workers if loop is not None and (row := loop.core.workers.get(worker.number)) is not None]
     states = [_state(worker, row) for worker, row in rows]
-    running = sum(bool(worker.batches) for worker in workers)
+    running = sum(map(_runs, workers))
     there_ns = tallies.worker_ns.get(name, 0) + sum(max(0, now_ns - int(worker.ready_at * 1e9)) for worker in workers if worker.ready)
     busy_ns = times.busy_ns + sum(_running_ns(worker, now_ns) for worker in workers)
     return Metrics(

@@ -35,6 +35,9 @@ BLOCKED = 5  # how many declared waits its main thread is in
 FRAMES = 6  # how many frames it has sent up, results and bells left out
 WAIT_NUMBER = 12  # odd while its main thread waits for units that its own unit has queued, and will until they have ended; it only grows
 WAIT_QUEUE, WAIT_UNIT = 13, 14  # for which: the worker's number of the queue, and the unit's; 0: for all of them
+PROGRESS_OF = 7  # the unit whose progress is told
+PROGRESS = 8  # how far it is: billionths, and one more; 0: it does not say
+PROGRESS_TURN = 9  # odd while progress is being written
 # -- words written by the parent, on another cache line
 LIMIT = 16
 WAIT = 17
@@ -54,6 +57,10 @@ MASK = SLOTS - 1
 RING_BYTES = 256 << 10
 RING_PAYLOAD_BYTES = 64 << 10  # the most that one result may take of it; larger ones go by the socket
 
+PROGRESS_TRIES = 10  # at reading what is just being written
+PROGRESS_BYTES = 400  # the most that a unit may say of its progress
+
+_SAID_AT = 2048  # what it says: two bytes of length, and the text
 _HEADERS_AT = 4096
 _ENDS_AT = _HEADERS_AT + SLOTS * 8
 _RING_AT = _ENDS_AT + SLOTS * 8
@@ -96,12 +103,13 @@ class Board:
         ring: The bytes of the payloads.
     """
 
-    __slots__ = ("ends", "fd", "headers", "ring", "words")
+    __slots__ = ("ends", "fd", "headers", "ring", "said", "words")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         view = memoryview(mmap.mmap(fd, BOARD_BYTES))
         self.words = view[: WORDS * 8].cast("Q")
+        self.said = view[_SAID_AT : _SAID_AT + 2 + PROGRESS_BYTES]
         self.headers = view[_HEADERS_AT:_ENDS_AT].cast("Q")
         self.ends = view[_ENDS_AT:_RING_AT].cast("Q")
         self.ring = view[_RING_AT:]
@@ -141,6 +149,31 @@ class Board:
         self.words = memoryview(bytearray(self.words)).cast("Q")
         self.headers = self.ends = memoryview(bytearray(SLOTS * 8)).cast("Q")
         self.ring = memoryview(b"")
+        self.said = memoryview(bytearray(2 + PROGRESS_BYTES))
+
+    def say_progress(self, number: int, fraction: float | None, text: bytes) -> None:
+        """In the worker: tell how far a unit is. One thread at a time."""
+        words = self.words
+        words[PROGRESS_TURN] += 1
+        words[PROGRESS_OF] = number
+        words[PROGRESS] = 0 if fraction is None else int(fraction * 1e9) + 1
+        self.said[: 2 + len(text)] = len(text).to_bytes(2, "big") + text
+        words[PROGRESS_TURN] += 1
+
+    def progress(self, number: int) -> tuple[float | None, str] | None:
+        """In the parent: return how far a unit says that it is, and what it says; None where it has said nothing."""
+        words = self.words
+        for _ in range(PROGRESS_TRIES):
+            turn = words[PROGRESS_TURN]
+            of, fraction, said = words[PROGRESS_OF], words[PROGRESS], bytes(self.said)
+            if turn == words[PROGRESS_TURN] and not turn % 2:
+                break
+        else:
+            return None
+        if of != number or not turn:
+            return None
+        text = said[2 : 2 + int.from_bytes(said[:2], "big")].decode("utf-8", "ignore")
+        return (fraction - 1) / 1e9 if fraction else None, text
 
 
 def _anonymous_file(size: int) -> int:

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from _socket import socket
-from _thread import get_ident
+from _thread import RLock, get_ident
 from marshal import dumps as marshal_dumps
 from marshal import loads as marshal_loads
 
@@ -47,6 +47,7 @@ from workq.transport.board import (
     MASK,
     POSITION_MASK,
     POSITION_SHIFT,
+    PROGRESS_BYTES,
     READ,
     RING_BYTES,
     RING_MASK,
@@ -126,6 +127,7 @@ class Worker:
         self.function_number = 0
         self.first = 0  # the batch's first unit is number first + 1
         self.forked = False
+        self._telling = RLock()  # of units' threads that tell their progress
         self.on_reply: Callable[[tuple[Any, ...]], None] | None = None  # of queues that units have made
         self.claims: WorkerClaims | None = None  # of locks; made when a unit has the first
         self.locked = False  # a unit has ended and holds a lock: this worker ends
@@ -266,6 +268,21 @@ class Worker:
         chunks = self.output.flush()
         if chunks and info is not None:
             self.say(UP_OUTPUT, marshal_dumps(((info.queue, info.id), chunks)))
+
+    def progress(self, fraction: float | None, text: str) -> None:
+        """Tell on the board how far the running unit is; the parent reads it when somebody looks."""
+        number = self.words[STARTED]
+        if self.forked or number <= self.words[FINISHED]:
+            return
+        said = text.encode("utf-8", "replace")[:PROGRESS_BYTES]
+        shielded = get_ident() == self.main_thread
+        armed = self.interrupts.shield() if shielded else 0
+        try:
+            with self._telling:
+                self.board.say_progress(number, fraction, said)
+        finally:
+            if shielded:
+                self.interrupts.unshield(armed)
 
     def block(self) -> None:
         """Declare a wait of the main thread."""
