@@ -433,6 +433,8 @@ class Controller:
     def waited_for_otherwise(self, unit: Unit[Any]) -> None:
         """Nothing has to be done for somebody who waits past us: the controller's thread reads."""
 
+    called_back_later = waited_for_otherwise
+
     def break_off(self, queue: Queue, unit: Unit[Any] | None = None, *, kill: bool = False) -> None:
         """Somebody has pressed Ctrl-C while this was waited for: cancel the unit, or all open ones; at the second time kill them."""
         if self.loop is not None and not self.forked and not self.closed:

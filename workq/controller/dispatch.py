@@ -93,6 +93,7 @@ class Dispatcher:
         self.after_end: Callable[[Unit[Any]], None] = lambda unit: None  # callbacks, waiters: for units that have an `extra`
         self.watch_time: Callable[[float], None] = lambda timeout_s: None
         self.too_many_kept: Callable[[Queue], None] = lambda queue: None
+        self.watched = False  # the controller looks from time to time who holds units behind a long one
         self.failed_end: Callable[[Worker, Batch, int, int, Any], Any] = lambda worker, batch, at, kind, payload: None
 
     # ------------------------------------------------------------ sending
@@ -203,7 +204,8 @@ class Dispatcher:
                 batch.sent = True
                 if worker.outgoing.waiting:
                     self.post()  # the controller writes on
-                elif len(worker.batches) > 1 and len(batch.queue.workers) < batch.queue.max_workers:
+                elif len(worker.batches) > 1 and (not self.watched or len(batch.queue.workers) < batch.queue.max_workers):
+                    self.watched = True
                     self.post()  # the controller sees to it that what is behind a long unit goes to another worker
                 timeouts = [call.options.timeout for call in calls if call.options.timeout is not None]
                 if timeouts:

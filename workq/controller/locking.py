@@ -25,7 +25,7 @@ from workq.core.circles import find_circle, sentence
 from workq.core.events import WorkerId
 from workq.core.locks import Claim, LockRow, LockTable, Party
 from workq.transport.board import EXIT_LOCKED, WAIT_NUMBER, WAIT_QUEUE, WAIT_UNIT
-from workq.transport.channel import ABOUT_LOCKS, DOWN_REPLY, Frame, down_frame
+from workq.transport.channel import DOWN_REPLY, Frame, down_frame
 from workq.unit import PENDING, Unit
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class Locks:
         if worker is not None:
             if not worker.exited:
                 with self._loop.dispatcher.lock:
-                    worker.outgoing.send(down_frame(DOWN_REPLY, marshal_dumps((ABOUT_LOCKS, ticket, what, text))))
+                    worker.outgoing.send(down_frame(DOWN_REPLY, marshal_dumps((None, ticket, what, text))))
             return
         gate = self._loop.controller.claims.gates.get(ticket)
         if gate is not None:

@@ -189,7 +189,7 @@ class Loop:
         while self._ends:
             self._tell_end(self._ends.popleft())
         commands = [self._commands.popleft() for _ in range(len(self._commands))]
-        must = bool(commands or engine_events) or self.stops.due(begun) or self._recall_due is not None or self._recall_possible()
+        must = bool(commands or engine_events) or self.stops.due(begun) or self._recall_due is not None or self.dispatcher.watched
         must = must or any(expects(worker) for worker in self.dispatcher.workers)
         again = False
         if self.lead.take(must):
@@ -295,34 +295,44 @@ class Loop:
     # ------------------------------------------------------------ units that wait behind a long one
 
     def _recall(self, now: float) -> None:
-        """Take back units that were sent behind one that turns out long, where an idle worker could run them."""
-        self._recall_due = None
-        for worker in self.dispatcher.workers:
-            queue = worker.queue
-            if queue is None or queue.paused or not facts.holds_more_than_one(worker) or worker.limited:
-                continue
-            if queue.depth() or not facts.could_run_elsewhere(self, queue, worker):
-                continue
-            running = self.dispatcher.running(worker)
-            if running is not None:
-                due = running[1] + self.settings.recall_after_s
-            else:  # it has begun nothing of what it was sent: about to wake, or stopped by a signal
-                due = worker.silent_since(now) + self.settings.silent_after_s
-            if due <= now:
-                with self.dispatcher.lock:
-                    self.dispatcher.recall(worker)
-                    self.dispatcher.dispatch(queue)
-                self.attention.add(queue)
-            elif self._recall_due is None or due < self._recall_due:
-                self._recall_due = due
+        """Take back units that were sent behind one that turns out long: soon where another worker could run them, else later.
 
-    def _recall_possible(self) -> bool:
-        for worker in self.dispatcher.workers:
+        Later, as nobody can run them yet; but the core has to know that they wait, or it would not look whether the long one is blocked.
+        """
+        due = []
+        for worker in self._holders():
             queue = worker.queue
-            if queue is not None and not worker.limited and not queue.paused and not queue.depth() and facts.holds_more_than_one(worker):
-                if facts.could_run_elsewhere(self, queue, worker):
-                    return True
-        return False
+            moment = self._recall_moment(worker, now)
+            if moment > now:
+                due.append(moment)
+                continue
+            with self.dispatcher.lock:
+                self.dispatcher.recall(worker)
+                self.dispatcher.dispatch(queue)
+            self.attention.add(queue)
+        if not due and self.dispatcher.watched:  # one more look before we say that we do not look: to be asked again costs a wake-up
+            last = now + self.settings.long_after_s if self._recall_due is None else self._recall_due
+            due = [last] if last > now else []
+        self._recall_due = min(due, default=None)
+        self.dispatcher.watched = bool(due)
+
+    def _holders(self) -> list[Any]:
+        """Return the workers that hold units which they have not begun, of queues that have no others waiting."""
+        return [
+            worker
+            for worker in self.dispatcher.workers
+            if (queue := worker.queue) is not None
+            and not (worker.limited or queue.paused or queue.depth())
+            and facts.holds_more_than_one(worker)
+        ]
+
+    def _recall_moment(self, worker: Any, now: float) -> float:
+        running = self.dispatcher.running(worker)
+        if running is None:  # it has begun nothing of what it was sent: about to wake, or stopped by a signal
+            return float(worker.silent_since(now) + self.settings.silent_after_s)
+        if facts.could_run_elsewhere(self, worker.queue, worker):
+            return float(running[1] + self.settings.recall_after_s)
+        return float(running[1] + self.settings.long_after_s)
 
     def take_back(self, worker: Worker) -> None:
         """Take back what a worker has not begun: it is blocked, or is to come free. With the lead."""

@@ -57,6 +57,7 @@ def first_frame(loop: Loop, category: Category) -> dict[str, Any]:
         "log_level": int(root.getEffectiveLevel()),  # it may be of an enum, which marshal does not take
         "log_levels": _levels(root.manager),
         "main": mainmodule.preparation_data(),
+        "managers_key": mainmodule.managers_key(),
         "preload": tuple(map(plain, category.preload)),
         "initializer": initializer,
         "work_folder": _folder(),

@@ -25,8 +25,6 @@ if TYPE_CHECKING:  # typing itself is too dear for the launcher
 DOWN_UNITS, DOWN_CONFIG, DOWN_REPLY, DOWN_LEAVE = range(4)
 UP_BELL, UP_READY, UP_RESULT, UP_LOG, UP_OUTPUT, UP_REQUEST, UP_SEGMENT, UP_KEPT, UP_LOCK = range(9)
 
-ABOUT_LOCKS = -1  # the first item of such a DOWN_REPLY; those for queues that units have made begin with the queue, or None
-
 DOWN_HEAD = struct.Struct("=Q")
 UP_HEAD = struct.Struct("=BQ")
 KIND_SHIFT = 56

@@ -295,17 +295,23 @@ def unsent_result(size_bytes: int) -> Exception:
 
 
 def load(data: Any) -> Any:
-    """Unpickle in the worker; at the first name of ``__main__`` that is missing, run the application's script and try again."""
+    """Unpickle in the worker; where something is missing that can be had (see `prepare_for`), get it and try again."""
     try:
         return _pickle.loads(data)
-    except (AttributeError, ImportError):
+    except Exception:
         prepare_for(data)
     return _pickle.loads(data)
 
 
 def prepare_for(data: Any) -> None:
-    """Run the application's script, if a name of it may be what was missing; else raise the error on that is being handled."""
-    if not mainmodule.can_prepare() or not names_main(data):
+    """Run the application's script, if a name of it may be what was missing; take the key of its managers, if that was missing.
+
+    Else raise the error on that is being handled.
+    """
+    error = sys.exception()
+    if mainmodule.prove_ourselves(error):
+        return
+    if not isinstance(error, AttributeError | ImportError) or not mainmodule.can_prepare() or not names_main(data):
         raise
     mainmodule.prepare()
 

@@ -119,6 +119,12 @@ def multiprocessing_choices() -> dict[str, Any]:
     return {**choices, "start_method": method} if method else choices
 
 
+def managers_key() -> bytes | None:
+    """Return what a worker needs to talk to the application's multiprocessing managers, if it uses multiprocessing at all."""
+    process = sys.modules.get("multiprocessing.process")
+    return None if process is None else bytes(process.current_process().authkey)
+
+
 # -- in a worker -----------------------------------------------------------------------------------------------------
 
 _preparation: dict[str, Any] | None = None
@@ -127,6 +133,7 @@ _failure = ""
 _preparing = False
 _launchers_main: ModuleType | None = None
 after_run: Callable[[], object] | None = None  # what a worker does when the script has been run
+_managers_key: bytes | None = None  # until it was used
 
 
 def set_main(preparation: dict[str, Any] | None) -> None:
@@ -139,6 +146,24 @@ def set_main(preparation: dict[str, Any] | None) -> None:
     if preparation is not None:
         _launchers_main = sys.modules.get("__main__")
         sys.modules["__main__"] = type(sys)("__main__")
+
+
+def set_managers_key(key: bytes | None) -> None:
+    """Take what `managers_key` has said."""
+    global _managers_key
+    _managers_key = key
+
+
+def prove_ourselves(error: BaseException | None) -> bool:
+    """After a proxy of a manager was turned away: use the application's key from now on; False where that is not what was wrong."""
+    global _managers_key
+    if type(error).__name__ != "AuthenticationError" or _managers_key is None:
+        return False
+    import multiprocessing.process
+
+    multiprocessing.process.current_process().authkey = _managers_key
+    _managers_key = None
+    return True
 
 
 def preparing() -> bool:

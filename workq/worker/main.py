@@ -60,7 +60,6 @@ from workq.transport.board import (
     register_for_barriers,
 )
 from workq.transport.channel import (
-    ABOUT_LOCKS,
     DOWN_CONFIG,
     DOWN_REPLY,
     DOWN_UNITS,
@@ -154,6 +153,7 @@ class Worker:
         logs.install(self.send_record, config["log_level"], config["log_levels"])
         os.register_at_fork(after_in_child=self._in_child)
         mainmodule.set_main(_pickle.loads(config["main"]) if config["main"] else None)
+        mainmodule.set_managers_key(config["managers_key"])
         watch.start(self.board, self.output, os.getppid(), config["heartbeat_s"])
         for module in config["preload"]:
             __import__(module)
@@ -246,7 +246,7 @@ class Worker:
 
     def replied(self, reply: tuple[Any, ...]) -> None:
         """Hand over what the parent has answered: to a request about locks, or for queues that units have made."""
-        if reply[0] == ABOUT_LOCKS:
+        if reply[0] is None:
             if self.claims is not None:
                 self.claims.take(reply)
         elif self.on_reply is not None:
@@ -338,7 +338,7 @@ class Worker:
             pickled, *buffers = reading.pieces()
         try:
             return _pickle.loads(pickled, buffers=buffers)
-        except (AttributeError, ImportError):
+        except Exception:
             codec.prepare_for(pickled)
         return _pickle.loads(pickled, buffers=buffers)
 
@@ -497,7 +497,7 @@ def serve(worker: Worker) -> None:
                         if type(data) is not list:
                             raise
                         arguments = load(data)
-                    except (AttributeError, ImportError):
+                    except Exception:
                         prepare_for(data)
                         arguments = loads(data)
                     value = call(*arguments)
