@@ -17,6 +17,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("simulation")
     group.addoption("--schedules", type=int, default=10_000, help="how many schedules the simulation runs (10000)")
     group.addoption("--seed", type=int, default=None, help="repeat the one schedule of this seed")
+    group = parser.getgroup("adapters")
+    group.addoption("--whole-suites", action="store_true", help="run all that applies of the suites of others, and not a choice")
 
 
 def pytest_configure(config: pytest.Config) -> None:

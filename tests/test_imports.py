@@ -25,6 +25,7 @@ ONLY_IN = {
     "tqdm": "bar.py",
     "rich": "bar.py",
     "IPython": "bar.py",
+    "joblib": "adapters/joblib.py",
 }
 
 # What the pure core may import besides itself: words to write decisions down with.

@@ -6,6 +6,7 @@ which unit, in which worker, and what to do about it. A worker process imports t
 
 from __future__ import annotations
 
+import _pickle
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +70,8 @@ class LockError(WorkqError, RuntimeError):
     """A lock was to be released by a thread that does not hold it."""
 
 
-class PicklingError(WorkqError, TypeError):
-    """A function or an argument cannot be sent to a worker; the message names which."""
+class PicklingError(WorkqError, _pickle.PicklingError, TypeError):
+    """A function or an argument cannot be sent to a worker; the message names which. It is a ``pickle.PicklingError`` too."""
 
 
 class LaunchError(WorkqError, RuntimeError):

@@ -119,6 +119,9 @@ class InlineController:
     def watch_queue_time(self, unit: Unit[Any]) -> None:
         """Nothing has to be done: the time is looked at when it is about to run."""
 
+    def called_back_later(self, unit: Unit[Any]) -> None:
+        """Whoever runs it calls back."""
+
     def close_queue(self, queue: Queue) -> None:
         """Drop what waits. What another thread runs ends by itself; ``WorkMgr.close`` waits for it."""
         queue.closed = queue.gone = True

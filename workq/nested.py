@@ -305,6 +305,8 @@ class NestedController:
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+    called_back_later = waited_for_otherwise
+
     def _read_along(self) -> None:
         while True:
             with self._sending:

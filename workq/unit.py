@@ -388,10 +388,13 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
         check_callable("fn", fn)
         extra = self.need_extra()
         with extra.lock:
-            if self.value is PENDING:
+            pending = self.value is PENDING
+            if pending:
                 extra.callbacks.append(fn)
-                return
-        fn(self)
+        if pending:
+            self.call.queue.controller.called_back_later(self)
+        else:
+            fn(self)
 
     def __await__(self) -> Generator[Any, None, T]:
         self._waited_for_otherwise()

@@ -143,3 +143,23 @@ def test_what_a_dead_unit_had_queued_is_stopped(wq: workq.WorkMgr, tmp_path: Pat
         assert isinstance(held.unit.exception(DEADLINE_S), workq.WorkerHalted)
         wait_until(lambda: not [row for row in wq.workers() if row.unit])
     assert wq.queue(abs, -1).result(DEADLINE_S) == 1
+
+
+def called_back_while_nobody_waits_for_the_unit() -> int:
+    import threading
+
+    called = threading.Event()
+    values: list[int] = []
+
+    def take(unit: workq.Unit[int]) -> None:
+        values.append(unit.result())
+        called.set()
+
+    with workq.WorkMgr(1) as wq, workq.blocking():
+        wq.queue(abs, -7).add_done_callback(take)
+        assert called.wait(DEADLINE_S)
+    return values[0]
+
+
+def test_a_callback_in_a_unit_is_called_though_nobody_waits_for_what_it_belongs_to(wq: workq.WorkMgr) -> None:
+    assert wq.queue(called_back_while_nobody_waits_for_the_unit).result() == 7

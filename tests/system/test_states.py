@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -136,6 +137,20 @@ def test_a_unit_that_waits_is_judged_blocked_and_another_worker_stands_in(
         row = next(row for row in controller.workers() if row.unit == held.unit.label)
         assert other.result() != row.pid
         held.unit.cancel()
+    wq.close()
+
+
+@judging
+def test_a_unit_that_was_sent_behind_one_that_waits_gets_a_stand_in_though_nobody_asks_for_it(
+    controller: workq.Controller, tmp_path: Path
+) -> None:
+    wq = workq.WorkMgr(1, controller=controller)
+    for _ in range(20):
+        wq.queue(abs, -1).result()  # known to be short: the next ones are sent ahead
+    called = threading.Event()
+    with Held(wq, tmp_path):
+        wq.queue(abs, -2).add_done_callback(lambda unit: called.set())
+        assert called.wait(DEADLINE_S)
     wq.close()
 
 

@@ -1,0 +1,1 @@
+"""The same queue under other interfaces."""
