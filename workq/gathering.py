@@ -50,21 +50,33 @@ class Deadline:
 
 def sync(row: Queue, timeout: float | None, progress: bool | str = False) -> None:
     """Wait until a queue is quiet, and raise what has failed."""
+    gather(row, timeout, progress)
+    raise_failures(row)
+
+
+def never() -> bool:
+    """Return False."""
+    return False
+
+
+def gather(row: Queue, timeout: float | None, progress: bool | str = False, enough: Callable[[], bool] = never) -> bool:
+    """Wait until a queue is quiet, or until it is `enough()`, and return whether it was."""
     refuse_in_callback(row, "sync()")
     watch = _watch(row, progress)
-    if row.opened:
-        deadline = Deadline(timeout)
-        try:
-            while not _one_round(row, deadline.left(), watch):
-                if row.callbacks is not None:
-                    row.emit()
-                    _make_callbacks(row)
-        finally:
-            if watch is not None:
-                watch.close()
-        row.controller.delivery.drain(1.0)
-        row.emit()
-    raise_failures(row)
+    if not row.opened:
+        return enough()
+    deadline = Deadline(timeout)
+    try:
+        while not _one_round(row, deadline.left(), watch, enough) and not enough():
+            if row.callbacks is not None:
+                row.emit()
+                _make_callbacks(row)
+    finally:
+        if watch is not None:
+            watch.close()
+    row.controller.delivery.drain(1.0)
+    row.emit()
+    return enough()
 
 
 def wait(row: Queue, timeout: float | None) -> bool:
@@ -151,10 +163,12 @@ def failed_units(row: Queue) -> int:
     return row.failed + row.timed_out + row.lost
 
 
-def _one_round(row: Queue, left: float | None, watch: Watch | None = None) -> bool:
+def _one_round(row: Queue, left: float | None, watch: Watch | None = None, enough: Callable[[], bool] = never) -> bool:
     """Wait until callbacks are due, or the queue is quiet; return whether it is."""
+    paused = " (it is paused)" if row.paused else ""
     all_of_it = row if row.callbacks is None else None  # a callback may do what a unit waits for
-    wait_for(row, lambda: _may_go_on(row), left, f"queue {row.name} has not ended its units", all_of_it, watch)
+    what = f"queue {row.name}{paused} has not ended its units"
+    wait_for(row, lambda: _may_go_on(row) or enough(), left, what, all_of_it, watch)
     return is_quiet(row)
 
 
@@ -211,7 +225,7 @@ def next_ended(row: Queue) -> Unit[Any] | None:
     return None
 
 
-def raise_failures(row: Queue) -> None:
+def raise_failures(row: Queue, besides: str = "") -> None:
     """Raise the failures that nobody has asked for, and what callbacks have raised, in order of submission."""
     failures = []
     units = 0
@@ -228,7 +242,7 @@ def raise_failures(row: Queue) -> None:
         failures.sort(key=lambda failure: failure[:2])
         what = [counted(units, "unit")] if units else []
         what += [counted(len(raised), "callback")] if raised else []
-        raise WorkErrors(f"{' and '.join(what)} of queue {row.name} failed", [error for _, _, error in failures])
+        raise WorkErrors(f"{' and '.join(what)} of queue {row.name} failed{besides}", [error for _, _, error in failures])
 
 
 def _shown(unit: Unit[Any]) -> Exception:

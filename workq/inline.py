@@ -132,13 +132,36 @@ class InlineController:
         queue.resting.clear()
         self.wake_waiters()
 
+    def pause_queue(self, queue: Queue, paused: bool) -> None:
+        """Have whoever waits run no unit, or run them again."""
+        queue.paused = paused
+        self.wake_waiters()
+
+    def drop_waiting(self, queue: Queue, why: str, last: int) -> None:
+        """Cancel the units that have not begun, up to a number."""
+        for unit in queue.open_list():
+            if unit.id <= last:
+                self._cancel(unit, why)
+
+    def stop_running(self, queue: Queue, why: str, last: int) -> None:
+        """A unit that runs in another thread goes on: nothing can stop it."""
+
+    def running_units(self, queue: Queue) -> list[Unit[Any]]:
+        """Return the units that have begun, the innermost one last."""
+        return list(self._running)
+
+    def is_still(self, queue: Queue) -> bool:
+        """Return whether no unit runs."""
+        return not self._running
+
     def break_off(self, queue: Queue) -> None:
         """Ctrl-C was pressed while the whole queue was waited for: drop what waits. The unit that ran has ended by it."""
         for unit in queue.open_list():
             self._cancel(unit, "Ctrl-C was pressed")
 
     def tell_unasked(self, queue: Queue, warn: Callable[[str], object]) -> None:
-        """The unit that made the queue has seen to its units, or is told of by its own end."""
+        """Say of a queue that ends how many of its units have failed unnoticed, where the controller behind does."""
+        self.outer.tell_unasked(queue, warn)
 
     def cancel(self, unit: Unit[Any]) -> bool:
         """Drop a unit that has not begun; one that runs goes on."""
@@ -231,7 +254,7 @@ class InlineController:
                 self._turn.wait(left)
                 return None
             unit = self._first()
-            if unit is None and self._runner == me and not self._rests():
+            if unit is None and self._runner == me and not (self._rests() or self._is_paused()):
                 raise WaitError(f"unit {self._running[-1].label} waits for itself, or for a unit that waits for it: this can never end")
             if unit is None:
                 self._turn.wait(
@@ -245,7 +268,7 @@ class InlineController:
 
     def _first(self) -> Unit[Any] | None:
         queue = self._queue
-        if queue is None:
+        if queue is None or queue.paused:
             return None
         for unit in [unit for unit, due in queue.resting.items() if due <= time.monotonic()]:
             queue.backlog(unit.call.options.priority).appendleft(unit)
@@ -268,6 +291,9 @@ class InlineController:
             return left
         due = max(0.0, min(self._queue.resting.values()) - time.monotonic())
         return due if left is None else min(left, due)
+
+    def _is_paused(self) -> bool:
+        return self._queue is not None and self._queue.paused
 
     # ------------------------------------------------------------ running
 
@@ -316,7 +342,7 @@ class InlineController:
     def _may_come_again(self, unit: Unit[Any], value: Any) -> bool:
         """Note the failed attempt and return True where `retries` allow another; where it has to rest first it is put there."""
         queue = unit.call.queue
-        if type(value) is not Ended or unit.call.options.retry is None or (queue.closed and not queue.draining):
+        if type(value) is not Ended or unit.call.options.retry is None or (queue.closed and not queue.draining) or unit.id <= queue.cleared:
             return False
         run_time_s = (unit.ended_ns - unit.started_ns) / 1e9
         attempt = Attempt(unit.attempt, value.state.value, WHERE, None, unit.started_ns / 1e9, run_time_s, bounded(value.line()))
@@ -341,6 +367,7 @@ class InlineController:
             queue.timed_out += 1
         else:
             queue.failed += 1
+            queue.note_failure(unit)
         if unit.extra is None:
             unit.value = value
         else:

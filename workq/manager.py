@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from workq import context, gathering
 from workq.arguments import check_callable, check_name, check_seconds, check_timeout, check_whole, plain
-from workq.callbacks import queue_with
 from workq.controller.controller import Controller
 from workq.controller.intake import Intake
 from workq.controller.records import Options, Queue
@@ -42,8 +41,8 @@ class WorkMgr:
     """A work queue: queue calls on it, and worker processes run them.
 
     It starts nothing by itself: workers attach one by one as units are queued. All methods may be called from any thread. As a context
-    manager it ends with ``sync()`` and ``close()``; on an exception it closes at once. It is deleted, as by ``close()``, when the last
-    reference to it goes, and its units do not hold it: ``WorkMgr(1).queue(f).result()`` is cancelled.
+    manager it ends with ``resume()``, ``sync()`` and ``close()``; on an exception it closes at once. It is deleted, as by ``close()``,
+    when the last reference to it goes, and its units do not hold it: ``WorkMgr(1).queue(f).result()`` is cancelled.
 
     Args:
         num_workers: The most workers that serve this queue at once. None: the category's ``default_workers``; more than its
@@ -163,6 +162,8 @@ class WorkMgr:
         1
         """
         check_callable("callback", callback)
+        from workq.callbacks import queue_with
+
         return queue_with(self._row, self._intake.queue, fn, callback, args, kwargs)
 
     def options(
@@ -279,13 +280,16 @@ class WorkMgr:
 
     # ------------------------------------------------------------ waiting
 
-    def sync(self, timeout: float | None = None, *, progress: bool | str = False) -> QueueStatistics:
+    def sync(self, timeout: float | None = None, *, stop_on_error: bool = False, progress: bool | str = False) -> QueueStatistics:
         """Wait for all units, write their output, make their callbacks, and return the queue's statistics.
 
         Units and callbacks that callbacks queue meanwhile are waited for too. Ctrl-C cancels what has not ended; the queue lives on.
 
         Args:
-            timeout: Seconds to wait at most; None: until the end.
+            timeout: Seconds to wait at most; None waits for ever.
+            stop_on_error: False: all units run, whatever fails. True: the first failure of a unit that nobody has asked for, or of a
+                callback, cancels the units that wait and interrupts those that run; callbacks that were not made yet stay for the next
+                ``sync``.
             progress: Show how far it has come; see ``map``.
 
         Raises:
@@ -299,7 +303,12 @@ class WorkMgr:
         1
         """
         check_timeout(timeout)
-        gathering.sync(self._row, timeout, progress)
+        if stop_on_error:
+            from workq import holding
+
+            holding.sync_to_first_failure(self._row, timeout, progress)
+        else:
+            gathering.sync(self._row, timeout, progress)
         return self.statistics()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -352,6 +361,67 @@ class WorkMgr:
         check_timeout(timeout)
         return iter(lambda: self.wait_one(timeout), None)
 
+    # ------------------------------------------------------------ holding up
+
+    def pause(self, timeout: float | None = 0.0) -> bool:
+        """Have workers take no new unit of this queue. What runs is never stopped; more may be queued.
+
+        Args:
+            timeout: Seconds to wait for units that run; None waits for ever.
+
+        Returns:
+            True as soon as none runs; False where some still do after ``timeout``: the queue is paused all the same.
+
+        >>> wq = getfixture("wq")
+        >>> wq.pause()
+        True
+        >>> unit = wq.queue(abs, -1)
+        >>> wq.resume()
+        >>> unit.result()
+        1
+        """
+        check_timeout(timeout)
+        self.controller.check_usable()
+        from workq import holding
+
+        return holding.pause(self._row, timeout)
+
+    def resume(self) -> None:
+        """Have workers take units of this queue again. Does nothing where it is not paused."""
+        self.controller.check_usable()
+        if self._row.paused and not self._row.closed:
+            self.controller.pause_queue(self._row, False)
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is paused."""
+        return self._row.paused
+
+    def clear(self, timeout: float = 5.0) -> int:
+        """Empty this queue. It stays usable, paused or not as it was.
+
+        Units that wait are cancelled; those that run are waited for, then interrupted, then killed after ``delete_timeout``. What has
+        ended and was not collected is forgotten, and callbacks that were not made yet are not made.
+
+        Args:
+            timeout: Seconds to wait for units that run, before they are interrupted.
+
+        Returns:
+            How many units it has cancelled.
+
+        >>> wq = getfixture("wq")
+        >>> wq.pause()
+        True
+        >>> units = [wq.queue(abs, -n) for n in range(3)]
+        >>> wq.clear(), wq.wait_one()
+        (3, None)
+        """
+        check_seconds("timeout", timeout)
+        self.controller.check_usable()
+        from workq import holding
+
+        return holding.clear(self._row, timeout, _log_warning)
+
     # ------------------------------------------------------------ ending
 
     def close(self) -> None:
@@ -379,6 +449,7 @@ class WorkMgr:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         try:
             if kind is None and not self._row.closed:
+                self.resume()  # else the wait would never end
                 self.sync()
         finally:
             self.close()
@@ -482,7 +553,11 @@ class WorkMgr:
 
     def __repr__(self) -> str:
         row = self._row
-        state = "closed" if row.closed else f"{row.open_units()} units open, {len(row.workers)} of {row.max_workers} workers"
+        state = (
+            "closed"
+            if row.closed
+            else f"{'paused, ' if row.paused else ''}{row.open_units()} units open, {len(row.workers)} of {row.max_workers} workers"
+        )
         return f"<WorkMgr {row.name}: {state}>"
 
 

@@ -25,7 +25,7 @@ from workq.category import Category, unknown_category, unpacked
 from workq.config import DEFAULTS
 from workq.controller import tallies
 from workq.controller.delivery import write_output
-from workq.controller.nested import ENDED, PICKLED, POOLS_NEWS
+from workq.controller.nested import ANSWERED, ENDED, NEWS, PICKLED, POOLS_NEWS
 from workq.controller.records import Queue
 from workq.core.states import UnitState
 from workq.errors import CategoryError, WaitError
@@ -60,6 +60,9 @@ class NestedController:
         self._sent_calls: set[int] = set()
         self._opened: set[int] = set()  # the numbers of queues that the parent was told of
         self._sending = threading.RLock()  # a function goes before the first unit that names it, whichever threads queue
+        self._answers: set[int] = set()  # of the questions that the parent has answered
+        self._questions = count(1)
+        self._stillness: dict[int, int] = {}  # by queue: the question that the parent answers when no unit of it runs
         self._reads_along = False  # a thread reads the outcomes, as somebody waits who does not
         self._pools_version, rows = side.pools
         self._pools = unpacked(rows)
@@ -205,6 +208,33 @@ class NestedController:
     def tell_unasked(self, queue: Queue, warn: Callable[[str], object]) -> None:
         """The unit that made the queue has seen to its units, or is told of by its own end."""
 
+    def pause_queue(self, queue: Queue, paused: bool) -> None:
+        """Have the parent give no unit of a queue to a worker, or give them again."""
+        queue.paused = paused
+        self.open_queue(queue)  # the parent has to know it
+        self._answers.discard(self._stillness.pop(queue.number, 0))
+        question = self._stillness[queue.number] = next(self._questions)
+        self._request("pause", queue.number, paused, question)
+
+    def drop_waiting(self, queue: Queue, why: str, last: int) -> None:
+        """Have the parent cancel the units of a queue that have not begun, up to a number; done when it returns."""
+        question = next(self._questions)
+        self._request("drop", queue.number, why, last, question)
+        self.wait(lambda: question in self._answers, None, "")
+        self._answers.discard(question)
+
+    def stop_running(self, queue: Queue, why: str, last: int) -> None:
+        """Have the parent stop the units of a queue that run, up to a number. Returns at once."""
+        self._request("stop", queue.number, why, last)
+
+    def running_units(self, queue: Queue) -> list[Unit[Any]]:
+        """Return the units that the parent has not told the end of."""
+        return [unit for (number, _), unit in list(self._open.items()) if number == queue.number]
+
+    def is_still(self, queue: Queue) -> bool:
+        """Return whether the parent has said that no unit of a queue runs, since it was paused."""
+        return not queue.opened or self._stillness.get(queue.number) in self._answers
+
     def break_off(self, queue: Queue) -> None:
         """A unit that interrupts itself ends by it, and its queues with it."""
 
@@ -317,7 +347,7 @@ class NestedController:
 
     def _take(self, reply: tuple[Any, ...]) -> None:
         """Settle a unit by what the parent says of it, or take in news that are of no unit."""
-        if reply[0] is None:
+        if reply[0] == NEWS:
             self._hear(*reply[1:])
             return
         queue_number, unit_id, what, data, state, output, (started_ns, ended_ns, earlier), worker_name = reply
@@ -333,21 +363,27 @@ class NestedController:
         if output:
             unit.need_extra().output += output
             queue.outputs.append(unit)
-        self._count(queue, UnitState(state))
+        self._count(unit, UnitState(state))
         if started_ns and ended_ns:
             tallies.note_unit(unit)
         queue.retrying -= 1
         self._settle(unit, Raw(data) if what == PICKLED else Ended(UnitState(state), payload=data) if what == ENDED else data)
 
     def _hear(self, what: int, *news: Any) -> None:
+        if what == ANSWERED:
+            self._answers.add(news[0])
+            return
         assert what == POOLS_NEWS, what
         version, rows = news
         self._pools = unpacked(rows)
         self._pools_version = version
 
     @staticmethod
-    def _count(queue: Queue, state: UnitState) -> None:
-        name = {UnitState.TIMED_OUT: "timed_out"}.get(state, state.value)
+    def _count(unit: Unit[Any], state: UnitState) -> None:
+        queue = unit.call.queue
+        if state not in (UnitState.DONE, UnitState.CANCELLED):
+            queue.note_failure(unit)
+        name = state.value.replace(" ", "_")
         setattr(queue, name, getattr(queue, name) + 1)
 
     def _settle(self, unit: Unit[Any], value: Any) -> None:

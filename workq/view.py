@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from workq.arguments import check_callable, check_progress, check_seconds, check_timeout, check_whole, checked_iterables, length_of
-from workq.callbacks import queue_with
 from workq.controller.intake import Intake
 from workq.errors import ArgumentError
 from workq.transport.codec import name_of
@@ -36,6 +35,8 @@ class View:
     def queue_callback(self, fn: Callable[P, T], callback: Callable[..., object], /, *args: P.args, **kwargs: P.kwargs) -> Unit[T]:
         """Queue one call and have a callback made when it has ended. See ``WorkMgr.queue_callback``."""
         check_callable("callback", callback)
+        from workq.callbacks import queue_with
+
         return queue_with(self._manager._row, self._intake.queue, fn, callback, args, kwargs)
 
     def map(

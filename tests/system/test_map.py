@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import workq
+from tests.support import wait_until
 from tests.system import held
 
 
@@ -278,3 +279,18 @@ def map_inside() -> list[int]:
 def test_what_map_may_do_about_errors_and_progress_is_checked_at_the_call(wq: workq.WorkMgr, arguments: dict[str, object]) -> None:
     with pytest.raises(workq.ArgumentError, match=next(iter(arguments))):
         wq.map(abs, [1], **arguments)
+
+
+def fail_first(number: int) -> int:
+    if number == 0:
+        raise LookupError(number)
+    signal.pause()
+    return number
+
+
+def test_after_a_map_that_failed_nothing_counts_as_running_or_queued(wq: workq.WorkMgr) -> None:
+    for _ in range(3):
+        with pytest.raises(LookupError):
+            list(wq.map(fail_first, range(50)))
+        wait_until(lambda: (wq.statistics().running, wq.statistics().queued) == (0, 0))
+    assert (wq.statistics().failed, wq.statistics().done) == (3, 0)

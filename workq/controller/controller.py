@@ -41,6 +41,8 @@ if TYPE_CHECKING:  # what a program needs that queues units is loaded with the f
 
 logger = logging.getLogger("workq")
 
+PERFORMED_S = 10.0  # what the controller's thread is asked for is done by then, however busy the machine is
+
 
 class Controller:
     """Runs worker processes for any number of queues. Most programs never name it: ``WorkMgr`` uses a default one.
@@ -217,6 +219,9 @@ class Controller:
         if self.loop is None or not any(queue.busy() for queue in queues):
             return 0
         try:
+            for queue in queues:
+                if queue.paused:
+                    self.pause_queue(queue, False)
             self.wait(lambda: not any(queue.busy() for queue in queues), self.settings.exit_drain_s, "")
         except (TimeoutError, RuntimeError, KeyboardInterrupt):
             pass
@@ -353,15 +358,52 @@ class Controller:
         self.running().queue_times.watch(unit)
 
     def pause_queue(self, queue: Queue, paused: bool) -> None:
-        """Have workers take no new unit of a queue, or take them again."""
+        """Have workers take no new unit of a queue, what they have not begun included; or have them take units again."""
+        queue.paused = paused
+        if not queue.opened:
+            return
         from workq.core.events import QueuePaused, QueueResumed
 
         loop = self.running()
         with loop.dispatcher.lock:
-            queue.paused = paused
             queue.told = 0
         loop.tell(QueuePaused(queue.number) if paused else QueueResumed(queue.number))
-        loop.look_at(queue)
+        if paused:
+            self._perform(loop.hold_back, queue)
+        else:
+            loop.look_at(queue)
+
+    def drop_waiting(self, queue: Queue, why: str, last: int) -> None:
+        """Cancel the units of a queue that have not begun, up to a number; done when it returns."""
+        self._perform(self.running().drop_waiting, queue, why, last)
+
+    def stop_running(self, queue: Queue, why: str, last: int) -> None:
+        """Interrupt the units of a queue that run, up to a number, and kill them after its delete timeout. Returns at once."""
+        loop = self.running()
+        loop.command(loop.stop_running, queue, why, last)
+
+    def running_units(self, queue: Queue) -> list[Unit[Any]]:
+        """Return the units of a queue that workers have begun, or are about to begin, or that wait for another try."""
+        with self.running().dispatcher.lock:
+            return [unit for unit in queue.open_list() if unit.value is PENDING]
+
+    def is_still(self, queue: Queue) -> bool:
+        """Return whether no worker runs a unit of a queue."""
+        return not any(worker.holds_pending() for worker in list(queue.workers))
+
+    def _perform(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Have something done in the controller's thread, with the lead, and wait until it is done: that takes microseconds."""
+        loop = self.running()
+        done: list[bool] = []
+
+        def perform() -> None:
+            function(*arguments)
+            done.append(True)
+            loop.lead.wake_ready()
+
+        loop.command(perform)
+        if loop.thread is not None:
+            self.wait(lambda: bool(done), PERFORMED_S, f"the thread of controller {self.name} does not answer")
 
     def close_queue(self, queue: Queue) -> None:
         """Drop what waits and stop what runs; returns at once. May be called from a finalizer: it takes no lock."""
@@ -438,7 +480,8 @@ class Controller:
     def break_off(self, queue: Queue, unit: Unit[Any] | None = None, *, kill: bool = False) -> None:
         """Somebody has pressed Ctrl-C while this was waited for: cancel the unit, or all open ones; at the second time kill them."""
         if self.loop is not None and not self.forked and not self.closed:
-            self.loop.command(self.loop.break_off, queue, unit, kill)
+            last = unit.id if unit is not None else next(queue.ids)  # what is queued from now on has a higher number
+            self.loop.command(self.loop.break_off, queue, unit, kill, last)
 
     def wait(self, ready: Callable[[], bool], timeout: float | None, what: str, waits_for: Unit[Any] | Queue | None = None) -> None:
         """Wait until `ready()`. Raises TimeoutError that says `what` after ``timeout`` seconds.
@@ -494,6 +537,8 @@ class Controller:
         """Return the counters of one queue."""
         from workq.controller.seeing import queue_statistics
 
+        if self.loop is not None and not self.forked:
+            self.loop.lead.try_read()  # what has ended counts as ended
         return queue_statistics(queue)
 
     def states(self) -> dict[int, WorkerState]:

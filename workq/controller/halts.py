@@ -73,7 +73,7 @@ class Halts:
             if queue.category != category:
                 continue
             for unit in loop.dispatcher.drop_all(queue):
-                queue.failed += 1
+                stopping.count_end(unit, UnitState.FAILED)
                 loop.settle(unit, Ended(UnitState.FAILED, LaunchError(message)))
             loop.told(queue, 0)
             loop.tell(WorkTaken(queue.number))

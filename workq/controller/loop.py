@@ -446,10 +446,10 @@ class Loop:
         """A unit was cancelled that is in a worker's hands."""
         self.stops.stop(unit, "it was asked to")
 
-    def break_off(self, queue: Queue, unit: Unit[Any] | None, kill: bool) -> None:
-        """Cancel a unit, or all of a queue's that are open; kill those that were asked to end before, or all."""
+    def break_off(self, queue: Queue, unit: Unit[Any] | None, kill: bool, last: int) -> None:
+        """Cancel a unit, or all of a queue's that are open, up to a number; kill those that were asked to end before, or all."""
         for one in queue.open_list() if unit is None else (unit,):
-            if one.value is PENDING:
+            if one.value is PENDING and one.id <= last:
                 again = one.extra is not None and one.extra.stopping is not None
                 self.stops.stop(one, "somebody pressed Ctrl-C")
                 if kill or again:
@@ -460,26 +460,48 @@ class Loop:
         queue.closed = True
         for one in tuple(queue.recurring):
             one.stop()
+        self.drop_waiting(queue, queue.why_deleted)
         with self.dispatcher.lock:
-            for worker in queue.workers:
-                if not worker.limited:
-                    self.dispatcher.recall(worker)
-            dropped = self.dispatcher.drop_all(queue)
             self.dispatcher.forget(queue)
-        for unit in dropped:
-            queue.cancelled += 1
-            self.settle(unit, cancelled(unit, queue.why_deleted))
-        for worker in list(queue.workers):
-            for batch in list(worker.batches):
-                for unit in batch.units[batch.at :]:
-                    if unit is not None and unit.value is PENDING:
-                        self.stops.stop(unit, queue.why_deleted)
+        self.stop_running(queue, queue.why_deleted)
         if queue.opened and not queue.gone:
             queue.gone = True
             self._told.discard(queue)
             self.attention.discard(queue)
             self._events.append(QueueClosed(queue.number))
         self.lead.wake_ready()
+
+    def drop_waiting(self, queue: Queue, why: str, last: int = NEVER) -> None:
+        """Cancel the units of a queue that have not begun, up to a number. With the lead."""
+        with self.dispatcher.lock:
+            for worker in queue.workers:
+                if not worker.limited:
+                    self.dispatcher.recall(worker)
+            dropped = self.dispatcher.drop_all(queue)
+            for unit in dropped:
+                if unit.id > last:
+                    queue.backlog(unit.call.options.priority).append(unit)
+        for unit in dropped:
+            if unit.id > last:
+                continue
+            queue.cancelled += 1
+            self.settle(unit, cancelled(unit, why))
+        self.attention.add(queue)
+
+    def stop_running(self, queue: Queue, why: str, last: int = NEVER) -> None:
+        """Stop the units of a queue that have begun, up to a number. With the lead."""
+        for worker in list(queue.workers):
+            for batch in list(worker.batches):
+                for unit in batch.units[batch.at :]:
+                    if unit is not None and unit.value is PENDING and unit.id <= last:
+                        self.stops.stop(unit, why)
+
+    def hold_back(self, queue: Queue) -> None:
+        """A queue was paused: take back what its workers have not begun. With the lead."""
+        with self.dispatcher.lock:
+            for worker in queue.workers:
+                if worker.batches and not worker.limited:
+                    self.dispatcher.recall(worker)
 
     def told(self, queue: Queue, units: int) -> None:
         """Note what the core believes of a queue's backlog."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from workq.category import packed
 from workq.controller.records import Call, Options, Queue, Worker
-from workq.core.events import QueueId, QueueOpened
+from workq.core.events import QueueId, QueueOpened, QueuePaused, QueueResumed
 from workq.core.states import UnitState
 from workq.transport import codec
 from workq.transport.channel import DOWN_REPLY, Frame, down_frame
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from workq.controller.loop import Loop
 
 VALUE, PICKLED, ENDED = range(3)  # what a reply holds
-POOLS_NEWS = 0  # what a reply that is of no unit tells of
+NEWS = 0  # stands where a reply has the number of a queue (None stands there for an answer about locks); it tells of
+POOLS_NEWS, ANSWERED = range(2)  # the categories; a question that is answered
 FIRST_NUMBER = 1 << 40  # of nested queues, apart from those that the application makes
 
 
@@ -37,6 +38,7 @@ class Nested:
         self._calls: dict[tuple[int, int], Call] = {}
         self._requests: deque[tuple[Worker, Any]] = deque()
         self._ended: deque[Unit[Any]] = deque()
+        self._stillness: dict[tuple[int, int], tuple[Worker, int]] = {}  # by queue: who asked when no unit of it runs
         self._next_number = FIRST_NUMBER
 
     # ------------------------------------------------------------ requests
@@ -64,10 +66,15 @@ class Nested:
                 answers: dict[str, Callable[..., None]] = {
                     "units": self._units,
                     "cancel": self._cancel,
+                    "pause": self._pause,
+                    "drop": self._drop,
+                    "stop": self._stop,
                     "close": self._close,
                     "resize": self._resize,
                 }
                 answers[what](worker, self._queues[key], key, *rest)
+            elif what in ("pause", "drop"):
+                self._answer_question(worker, rest[-1])
 
     def _open(self, worker: Worker, key: tuple[int, int], name: str, category: str, max_workers: int, delete_timeout_s: float) -> None:
         limits = self._loop.controller.pools.get(category)
@@ -88,7 +95,7 @@ class Nested:
         """Say what the categories are now."""
         controller = self._loop.controller
         version = controller.pools_version  # first: what changes in between is asked for again
-        self._send(worker, (None, POOLS_NEWS, version, packed(list(controller.pools.values()))))
+        self._send(worker, (NEWS, POOLS_NEWS, version, packed(list(controller.pools.values()))))
 
     def _resize(self, worker: Worker, queue: Queue, key: tuple[int, int], wanted: int) -> None:
         category = self._loop.controller.pools.get(queue.category)
@@ -117,6 +124,37 @@ class Nested:
         for unit in queue.open_list():
             if unit.id == unit_id:
                 self._loop.controller.cancel(unit)
+
+    def _pause(self, worker: Worker, queue: Queue, key: tuple[int, int], paused: bool, question: int) -> None:
+        queue.paused = paused
+        queue.told = 0
+        self._loop.tell(QueuePaused(queue.number) if paused else QueueResumed(queue.number))
+        if paused:
+            self._loop.hold_back(queue)
+        self._loop.look_at(queue)
+        self._stillness[key] = worker, question
+        self._tell_stillness()
+
+    def _tell_stillness(self) -> None:
+        """Answer those who asked when no unit of a paused queue runs any more."""
+        for key, (worker, question) in list(self._stillness.items()):
+            queue = self._queues.get(key)
+            if queue is None or self._loop.controller.is_still(queue):
+                del self._stillness[key]
+                self._answer_question(worker, question)
+
+    def _drop(self, worker: Worker, queue: Queue, key: tuple[int, int], why: str, last: int, question: int) -> None:
+        queue.cleared = last
+        self._loop.drop_waiting(queue, why, last)
+        self.reply()  # those that were dropped, before the answer
+        self._answer_question(worker, question)
+
+    def _stop(self, worker: Worker, queue: Queue, key: tuple[int, int], why: str, last: int) -> None:
+        self._loop.stop_running(queue, why, last)
+
+    def _answer_question(self, worker: Worker, question: int) -> None:
+        if not worker.exited:
+            self._send(worker, (NEWS, ANSWERED, question))
 
     def _close(self, worker: Worker, queue: Queue, key: tuple[int, int]) -> None:
         del self._queues[key]
@@ -159,6 +197,7 @@ class Nested:
             if owner is None or owner.exited or key is None:
                 continue
             self._send(owner, (key[1], unit.id, *outcome(unit)))
+        self._tell_stillness()
 
 
 def outcome(unit: Unit[Any]) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from workq.core.times import Times
 from workq.transport.board import BATCH_AT, FINISHED, MASK, STARTED
 from workq.transport.channel import Incoming, Outgoing
 from workq.transport.segments import Reading, Segment
+from workq.unit import PENDING
 
 if TYPE_CHECKING:
     from workq.bar import Bar
@@ -163,6 +164,10 @@ class Worker:
         """Return whether any unit of its batches is open. One that was stopped by a signal may hold nothing but ghosts for long."""
         return not self.limited or any(unit is not GHOST for batch in tuple(self.batches) for unit in batch.units[batch.at :])
 
+    def holds_pending(self) -> bool:
+        """Return whether any unit of its batches has not ended; what was taken back, and it has yet to skip, is none."""
+        return any(unit is not GHOST and unit.value is PENDING for batch in tuple(self.batches) for unit in tuple(batch.units[batch.at :]))
+
     def silent_since(self, now: float) -> float:
         """Return since when it has not begun what it was sent, as far as was looked; later where it is loading a function."""
         words = self.words
@@ -231,6 +236,8 @@ class Queue:  # weakly referred to by its controller
         self.output_to: str = "stream"
         self.at_exit: str = "cancel"
         self.paused = False
+        self.cleared = 0  # units up to this number come no more again: the queue was cleared
+        self.new_failures: deque[Unit[Any]] | None = None  # the last ones, once somebody has asked for that (sync's stop_on_error)
         self.opened = False  # the core knows it
         self.gone = False  # the core has forgotten it
         self.why_deleted = "its queue was deleted"
@@ -298,12 +305,19 @@ class Queue:  # weakly referred to by its controller
         ends = UNIT_ENDS - {UnitState.DONE, UnitState.CANCELLED}
         return [unit for unit in tuple(self.ended) if unit.state in ends and not unit.asked]
 
+    def note_failure(self, unit: Unit[Any]) -> None:
+        """A unit fails, or is lost, or has run for too long. Its value may be stored a moment later."""
+        if self.new_failures is not None:
+            self.new_failures.append(unit)
+
     def open_units(self) -> int:
         """Return how many units have not ended."""
-        flying = sum(
-            len(batch.units) - batch.at - batch.units.count(GHOST) for worker in list(self.workers) for batch in list(worker.batches)
-        )
-        return self.depth() + flying + self.retrying + len(self.resting)
+        flying = [unit for worker in list(self.workers) for batch in list(worker.batches) for unit in batch.units[batch.at :]]
+        number = sum(unit is not GHOST and unit.value is PENDING for unit in flying) + self.retrying + len(self.resting)
+        if not self.unusual:
+            return number + self.depth()
+        waiting = [unit for backlog in (self.pending, *self.ranked.values()) for unit in backlog.copy()]  # some were cancelled there
+        return number + sum(unit.value is PENDING for unit in waiting)
 
     def open_list(self) -> list[Unit[Any]]:
         """Return the units that have not ended. Under the dispatch lock, or in the controller's thread."""

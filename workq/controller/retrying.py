@@ -32,7 +32,7 @@ def comes_again(loop: Loop, unit: Unit[Any], end: Ended, attempt: Attempt, place
     Under the lead; runs no user code.
     """
     policy, queue, extra = unit.call.options.retry, unit.call.queue, unit.extra
-    if policy is None or (queue.closed and not queue.draining):
+    if policy is None or (queue.closed and not queue.draining) or unit.id <= queue.cleared:
         return False
     if extra is not None and extra.stopping is UnitState.CANCELLED:
         return False

@@ -8,7 +8,6 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from workq.controller.records import GHOST
 from workq.controller.tallies import QueueTimes, Totals
 from workq.core.states import WorkerState
 from workq.core.times import Times
@@ -16,7 +15,6 @@ from workq.process import probe
 from workq.statistics import Histogram, Metrics, QueueStatistics, WorkerRow, WorkerTable
 from workq.tables import described
 from workq.transport.board import BATCH_AT, FINISHED, STARTED
-from workq.unit import PENDING
 
 if TYPE_CHECKING:
     from workq.controller.controller import Controller
@@ -29,7 +27,7 @@ def queue_statistics(queue: Queue) -> QueueStatistics:
     """Return one queue's counters."""
     now_ns = time.monotonic_ns()
     workers = list(queue.workers)
-    running = sum(map(_runs, workers))
+    running = sum(worker.holds_pending() for worker in workers)
     blocked = sum(worker.told_blocked for worker in workers)
     times = queue.times
     running_ns = [_running_ns(worker, now_ns) for worker in workers]
@@ -64,11 +62,6 @@ def queue_statistics(queue: Queue) -> QueueStatistics:
 def _leaked_locks(queue: Queue) -> tuple[str, ...]:
     loop: Any = getattr(queue.controller, "loop", None)
     return loop.locks.leaks_of(queue.name) if hasattr(loop, "locks") else ()
-
-
-def _runs(worker: Worker) -> bool:
-    """Return whether a worker has a unit that has not ended; what was taken back, and it has yet to skip, is none."""
-    return any(unit is not GHOST and unit.value is PENDING for batch in tuple(worker.batches) for unit in batch.units[batch.at :])
 
 
 def histogram(times: Times) -> Histogram:
@@ -166,7 +159,7 @@ def _of_category(controller: Controller, name: str, queues: list[Queue], totals:
     workers = [worker for worker in list(loop.dispatcher.workers) if worker.category == name] if loop is not None else []
     rows = [(worker, row) for worker in workers if loop is not None and (row := loop.core.workers.get(worker.number)) is not None]
     states = [_state(worker, row) for worker, row in rows]
-    running = sum(map(_runs, workers))
+    running = sum(worker.holds_pending() for worker in workers)
     there_ns = tallies.worker_ns.get(name, 0) + sum(max(0, now_ns - int(worker.ready_at * 1e9)) for worker in workers if worker.ready)
     busy_ns = times.busy_ns + sum(_running_ns(worker, now_ns) for worker in workers)
     return Metrics(

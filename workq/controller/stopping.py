@@ -201,6 +201,7 @@ def failed_end(loop: Loop, worker: Worker, batch: Batch, at: int, kind: int, pay
 def count_end(unit: Unit[Any], state: UnitState) -> None:
     """Count an end other than done or cancelled."""
     queue = unit.call.queue
+    queue.note_failure(unit)
     if state is UnitState.FAILED:
         queue.failed += 1
     elif state is UnitState.TIMED_OUT:

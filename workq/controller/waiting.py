@@ -198,13 +198,20 @@ class Lead:
 
     def try_pump(self) -> None:
         """Read what there is, if nobody else does. For a thread that queues while all workers are busy."""
+        self._try_pump(self._stream)
+
+    def try_read(self) -> None:
+        """The same, for a thread that only looks."""
+        self._try_pump(lambda: None)
+
+    def _try_pump(self, afterwards: Callable[[], None]) -> None:
         lock = self.lock
         if lock._is_owned() or self._dispatcher.lock._is_owned():  # type: ignore[attr-defined]
             return  # a signal handler or a finalizer, in the middle of our own work
         try:
             if lock.acquire(False):
                 self.pump()
-                self._stream()
+                afterwards()
         except BaseException:
             self.controller_bell.ring()
             raise
