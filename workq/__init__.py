@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from workq.controller import locks as locks
     from workq.controller import metrics as metrics
     from workq.controller import workers as workers
+    from workq.controller.draining import Shutdown as Shutdown
     from workq.controller.locking import LockLeak as LockLeak
     from workq.controller.pools import CategoryTable as CategoryTable
     from workq.controller.pools import QueueLimits as QueueLimits
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from workq.retry import Retry as Retry
     from workq.schedule import Cron as Cron
     from workq.sharing import shared as shared
+    from workq.signals import SignalShutdown as SignalShutdown
+    from workq.signals import shutdown_on_signal as shutdown_on_signal
     from workq.unit import Unit as Unit
 
 __version__ = "0.1.0"
@@ -94,7 +97,9 @@ _HOMES = {
     "workq.interruption": ("ExternalInterrupt",),
     "workq.locking": ("Event", "Lock"),
     "workq.manager": ("WorkMgr", "categories"),
+    "workq.controller.draining": ("Shutdown",),
     "workq.controller.recurring": ("Recurring", "Run"),
+    "workq.signals": ("SignalShutdown", "shutdown_on_signal"),
     "workq.retry": ("Retry",),
     "workq.schedule": ("Cron",),
     "workq.sharing": ("shared",),

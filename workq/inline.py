@@ -116,6 +116,10 @@ class InlineController:
         """Whoever waits runs it."""
         self.wait_unit(unit, None)
 
+    def open_units(self, queue: Queue) -> tuple[list[Unit[Any]], list[Unit[Any]]]:
+        """Return a queue's units that run, and those that have not begun."""
+        return list(self._running), [unit for unit in queue.open_list() if unit not in self._running]
+
     def watch_queue_time(self, unit: Unit[Any]) -> None:
         """Nothing has to be done: the time is looked at when it is about to run."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
@@ -15,13 +16,14 @@ from workq.controller.controller import Controller
 from workq.controller.intake import Intake
 from workq.controller.records import Options, Queue
 from workq.core.ids import QueueId
-from workq.errors import ArgumentError, WorkqError
+from workq.errors import ArgumentError, WorkErrors, WorkqError
 from workq.transport.mainmodule import preparing
 from workq.unit import Unit
 from workq.view import View, results_of
 
 if TYPE_CHECKING:  # what only annotations name is loaded when it is needed: to import workq is to wait for it
     from workq.category import Category
+    from workq.controller.draining import Shutdown
     from workq.controller.pools import CategoryTable, QueueLimits
     from workq.controller.recurring import Recurring
     from workq.core.retrying import RetryPolicy
@@ -431,8 +433,9 @@ class WorkMgr:
         """
         row = self._row
         self._finalizer.detach()
-        if row.closed and not row.busy():
+        if row.closed and not row.draining and not row.busy():
             return
+        row.draining = False
         self.controller.close_queue(row)
         if row.callbacks is not None:
             row.callbacks.drop()
@@ -442,6 +445,36 @@ class WorkMgr:
             gathering.wait_for(row, lambda: not row.busy() and row.gone, row.delete_timeout_s + 5.0, ended)
             row.emit()
             self.controller.tell_unasked(row, _log_warning)
+
+    def shutdown(self, drain_timeout: float = 10.0) -> Shutdown:
+        """Take nothing new, let what was queued end, for ``drain_timeout`` seconds at most, then ``close``.
+
+        Output is written and callbacks are made as by ``sync``; what they queue on this queue is refused. What has not ended by then is
+        interrupted, and killed after ``delete_timeout``.
+
+        Returns:
+            Which units were interrupted, which were never begun, and what failed; true where nothing was cut short.
+
+        >>> from workq import WorkMgr
+        >>> wq = WorkMgr(1)
+        >>> unit = wq.queue(len, "four")
+        >>> bool(wq.shutdown(drain_timeout=30)), unit.result()
+        (True, 4)
+        """
+        check_seconds("drain_timeout", drain_timeout)
+        from workq.controller import draining
+
+        begun, failures = time.monotonic(), []
+        draining.begin([self._row])
+        try:
+            gathering.sync(self._row, drain_timeout)
+        except TimeoutError:
+            pass
+        except WorkErrors as error:
+            failures = list(error.exceptions)
+        runs, waits = self.controller.open_units(self._row)
+        self.close()
+        return draining.report(runs, waits, begun, failures)
 
     def __enter__(self) -> Self:
         return self

@@ -186,6 +186,10 @@ class NestedController:
         if units:
             self._request("units", queue.number, calls, units)
 
+    def open_units(self, queue: Queue) -> tuple[list[Unit[Any]], list[Unit[Any]]]:
+        """Return a queue's open units; which of them run only the parent knows."""
+        return [unit for (number, _), unit in list(self._open.items()) if number == queue.number], []
+
     def watch_queue_time(self, unit: Unit[Any]) -> None:
         """The parent does."""
 

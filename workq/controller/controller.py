@@ -31,6 +31,7 @@ from workq.transport.segments import Pool
 from workq.unit import PENDING, Unit, cancelled
 
 if TYPE_CHECKING:  # what a program needs that queues units is loaded with the first: the core, the loop, the engine
+    from workq.controller.draining import Shutdown
     from workq.controller.loop import Loop
     from workq.controller.pools import CategoryTable
     from workq.core.ids import QueueId
@@ -101,6 +102,7 @@ class Controller:
         self.queues: weakref.WeakValueDictionary[QueueId, Queue] = weakref.WeakValueDictionary()
         self.forked = False
         self.closed = False
+        self.draining = False  # it is being shut down, and takes nothing new
         self.delivery = Delivery(name)
         self.call_numbers = count(1)
         self.tallies = Tallies()
@@ -176,6 +178,28 @@ class Controller:
             )
         if self.closed:
             raise QueueClosedError("the controller has been closed; nothing more can be queued on it")
+        if self.draining:
+            raise QueueClosedError("the controller is being shut down; nothing more can be queued on it")
+
+    def shutdown(self, drain_timeout: float = 10.0) -> Shutdown:
+        """Take nothing new, let what was queued end, for ``drain_timeout`` seconds at most, then ``close``.
+
+        What has not ended by then is interrupted, and killed after its queue's ``delete_timeout``. It is logged, at level WARNING.
+
+        Returns:
+            Which units were interrupted, and which were never begun; true where there are none.
+
+        >>> from workq import Controller, WorkMgr
+        >>> controller = Controller()
+        >>> wq = WorkMgr(1, controller=controller)
+        >>> unit = wq.queue(len, "four")
+        >>> bool(controller.shutdown(drain_timeout=30)), unit.result()
+        (True, 4)
+        """
+        check_seconds("drain_timeout", drain_timeout)
+        from workq.controller.draining import shut_down
+
+        return shut_down([self], float(drain_timeout))
 
     def close(self, timeout: float = 5.0) -> None:
         """Delete all queues, end all workers and the thread. Bounded by ``timeout`` and the queues' ``delete_timeout``, seconds.
@@ -352,6 +376,12 @@ class Controller:
     def _settle_changes(self) -> None:
         if self.loop is not None and not self.forked:
             self.loop.settle_changes()
+
+    def open_units(self, queue: Queue) -> tuple[list[Unit[Any]], list[Unit[Any]]]:
+        """Return a queue's units that run, and those that have not begun."""
+        from workq.controller import draining
+
+        return draining.open_units([queue])
 
     def watch_queue_time(self, unit: Unit[Any]) -> None:
         """Have a unit end that does not begin within its ``queue_timeout``."""

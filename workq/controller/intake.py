@@ -98,7 +98,7 @@ class Intake:
         except BaseException:  # a signal handler's: the unit may be in the queue, and then it must not stay there
             self._tell(unit)
             raise
-        if queue.closed:  # while the arguments were pickled: what waits was dropped, and this one came afterwards
+        if queue.closed and not queue.draining:  # while the arguments were pickled: what waits was dropped, and this one came afterwards
             self._controller.close_queue(queue)
         return unit
 

@@ -1,0 +1,253 @@
+"""shutdown: drain, then interrupt, then kill; of a queue, of a controller, by a signal. It says which units were cut short."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+import workq
+from tests.support import start_application, wait_until
+from tests.system.held import Held, deaf, sleep
+from workq import ArgumentError, Controller, QueueClosed, Retry, WorkMgr
+
+pytestmark = pytest.mark.slow
+
+
+def nest() -> int:
+    with WorkMgr(1) as inner:
+        unit = inner.queue(abs, -7)
+        assert inner.shutdown(drain_timeout=20)
+        return unit.result()
+
+
+def fail_until(path: str, times: int) -> int:
+    with open(path, "a") as file:
+        file.write("x")
+    if os.path.getsize(path) <= times:
+        raise LookupError(path)
+    return os.path.getsize(path)
+
+
+# ---------------------------------------------------------------- a queue
+
+
+@pytest.mark.parametrize("workers", [2, 0])
+def test_shutdown_lets_all_that_was_queued_end_and_takes_nothing_new(workers: int, tmp_path: Path) -> None:
+    with Controller() as controller:
+        wq = WorkMgr(workers, controller=controller)
+        called: list[int] = []
+        units = [wq.queue(abs, -n) for n in range(100)]
+        wq.queue_callback(abs, lambda unit, n: called.append(unit.result()), -5)
+        again = wq.options(retries=Retry(2, delay=0.02)).queue(fail_until, str(tmp_path / "tries"), 2)
+        failed = wq.queue(fail_until, str(tmp_path / "fails"), 9)
+        told = wq.shutdown(drain_timeout=20)
+        assert told
+        assert str(told).startswith("all units have ended")
+        assert [unit.result() for unit in units] == list(range(100))
+        assert (called, again.result()) == ([5], 3)
+        assert [str(error) for error in told.failures] == [str(tmp_path / "fails")]
+        assert failed.state.value == "failed"
+        with pytest.raises(QueueClosed):
+            wq.queue(abs, -1)
+        wq.close()
+
+
+def test_what_has_not_ended_in_time_is_interrupted_then_killed_and_named(tmp_path: Path) -> None:
+    with Controller() as controller:
+        wq = WorkMgr(2, controller=controller, delete_timeout=0.2)
+        with Held(wq, tmp_path, sleep) as soft, Held(wq, tmp_path, deaf) as hard:
+            waiting = wq.queue(abs, -1)
+            told = wq.shutdown(drain_timeout=0.05)
+            assert not told
+            assert set(told.interrupted) == {soft.unit.label, hard.unit.label}
+            assert told.dropped == (waiting.label,)
+            assert f"2 units were interrupted: {told.interrupted[0]}, " in str(told)
+            assert f"1 unit was never begun: {waiting.label}" in str(told)
+            assert all(unit.cancelled() for unit in (soft.unit, hard.unit, waiting))
+
+
+def test_a_queue_that_was_never_used_is_shut_down_too() -> None:
+    with Controller() as controller:
+        wq = WorkMgr(1, controller=controller)
+        assert wq.shutdown()
+        with pytest.raises(QueueClosed):
+            wq.queue(abs, -1)
+
+
+def test_a_unit_shuts_its_own_queue_down() -> None:
+    with Controller() as controller, WorkMgr(1, controller=controller) as wq:
+        assert wq.queue(nest).result(20) == 7
+
+
+# ---------------------------------------------------------------- a controller
+
+
+def test_a_controller_drains_all_its_queues_and_stops_what_recurs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "workq")
+    controller = Controller()
+    queues = [WorkMgr(1, controller=controller) for _ in range(3)]
+    units = [wq.queue(abs, -n) for wq in queues for n in range(10)]
+    beat = queues[0].every(3600, abs, -1)
+    held = Held(queues[1], tmp_path).wait_begun()
+    timer = threading.Timer(0.1, held.let_go)
+    timer.start()
+    told = controller.shutdown(drain_timeout=20)
+    timer.join()
+    assert told
+    assert all(unit.done() and not unit.cancelled() for unit in (*units, held.unit))
+    assert not beat.active
+    assert controller.closed
+    assert caplog.records == []
+    with pytest.raises(QueueClosed):
+        WorkMgr(1, controller=controller)
+
+
+def test_a_controller_says_which_units_it_cut_short(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "workq")
+    controller = Controller()
+    wq = WorkMgr(1, controller=controller)
+    with Held(wq, tmp_path) as held:
+        told = controller.shutdown(drain_timeout=0)
+        assert told.interrupted == (held.unit.label,)
+    assert [record.getMessage() for record in caplog.records] == [f"shutdown: 1 unit was interrupted: {held.unit.label}"]
+    assert controller.shutdown()
+
+
+def test_while_a_controller_is_drained_nothing_new_is_taken(tmp_path: Path) -> None:
+    controller = Controller()
+    wq = WorkMgr(1, controller=controller)
+    with Held(wq, tmp_path):
+        thread = threading.Thread(target=controller.shutdown, args=(20,))
+        thread.start()
+        wait_until(lambda: controller.draining)
+        with pytest.raises(QueueClosed, match="is being shut down"):
+            wq.queue(abs, -1)
+        with pytest.raises(QueueClosed, match="is being shut down"):
+            WorkMgr(1, controller=controller)
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("seconds", [-1, None, "1", float("nan")])
+def test_a_time_that_makes_no_sense_is_refused(seconds: object) -> None:
+    with Controller() as controller, WorkMgr(1, controller=controller) as wq:
+        for shutdown in (wq.shutdown, controller.shutdown):
+            with pytest.raises(ArgumentError, match="drain_timeout"):
+                shutdown(seconds)  # type: ignore[arg-type]
+        assert wq.queue(abs, -1).result() == 1
+
+
+# ---------------------------------------------------------------- a signal
+
+SERVICE = """
+    import logging, os, signal, sys, time, threading
+    import workq
+    logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout, level="INFO" if "info" in sys.argv else None)
+    def work(seconds):
+        if seconds: time.sleep(seconds)
+        return seconds
+    def former(number, frame):
+        print("former handler", signal.Signals(number).name, flush=True)
+        sys.exit(5)
+    if __name__ == "__main__":
+        if "former" in sys.argv: signal.signal(signal.SIGTERM, former)
+        handle = workq.shutdown_on_signal(drain_timeout=float(sys.argv[1]))
+        wq = workq.WorkMgr(1, name="jobs")
+        unit = wq.queue(work, float(sys.argv[2]))
+        while not unit.running(): time.sleep(0.002)
+        print("ready", flush=True)
+        if "exits" in sys.argv:
+            try: unit.result()
+            except workq.UnitCancelled: pass
+            print("main is over", flush=True)
+        else:
+            threading.Event().wait()
+"""
+
+
+def test_sigterm_lets_units_end_and_then_the_default_ends_the_program() -> None:
+    with start_application(SERVICE, "20", "0.3") as app:
+        assert app.line() == "ready"
+        os.kill(app.pid, signal.SIGTERM)
+        ended = app.finish()
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGTERM, "", "")
+    assert ended.run_time_s > 0.3
+
+
+def test_sigterm_interrupts_what_does_not_end_says_so_and_lets_the_former_handler_act() -> None:
+    with start_application(SERVICE, "0.05", "600", "former") as app:
+        assert app.line() == "ready"
+        os.kill(app.pid, signal.SIGTERM)
+        ended = app.finish()
+    lines = ended.stdout.splitlines()
+    assert lines[-1] == "former handler SIGTERM"
+    assert "WARNING SIGTERM: 1 unit was interrupted: jobs:1 work" in lines
+    assert (ended.returncode, ended.stderr) == (5, "")
+
+
+def test_a_second_signal_ends_the_wait_at_once() -> None:
+    with start_application(SERVICE, "600", "600", "info") as app:
+        assert app.line() == "ready"
+        os.kill(app.pid, signal.SIGTERM)
+        assert app.line() == "INFO SIGTERM: units have 600 s to end"
+        os.kill(app.pid, signal.SIGTERM)
+        ended = app.finish()
+    assert ended.returncode == -signal.SIGTERM
+    assert "1 unit was interrupted: jobs:1 work" in ended.stdout
+
+
+def test_a_program_whose_main_thread_ends_meanwhile_ends_by_the_signal_all_the_same() -> None:
+    with start_application(SERVICE, "0.05", "600", "exits") as app:
+        assert app.line() == "ready"
+        os.kill(app.pid, signal.SIGTERM)
+        ended = app.finish()
+    assert ended.returncode == -signal.SIGTERM
+    assert "main is over" in ended.stdout
+    assert "1 unit was interrupted" in ended.stdout
+
+
+def test_uninstalling_puts_the_former_handler_back_and_leaves_nothing() -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    handle = workq.shutdown_on_signal(signal.SIGUSR1, drain_timeout=1)
+    assert signal.getsignal(signal.SIGUSR1) is not before
+    handle.uninstall()
+    handle.uninstall()
+    assert signal.getsignal(signal.SIGUSR1) is before
+    assert handle.report is None
+
+
+def test_a_child_that_the_program_forks_has_the_former_handler() -> None:
+    handle = workq.shutdown_on_signal(signal.SIGUSR1, drain_timeout=1)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGUSR1
+        assert handle.report is None
+    finally:
+        handle.uninstall()
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    for wrong in (signal.SIGKILL, 0, "SIGTERM", 999):
+        with pytest.raises(ArgumentError, match="signals must be"):
+            workq.shutdown_on_signal(wrong)  # type: ignore[arg-type]
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            workq.shutdown_on_signal()
+        except workq.WorkqError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    assert "main thread" in str(errors[0])

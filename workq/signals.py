@@ -1,0 +1,139 @@
+"""shutdown_on_signal: a signal that ends the program lets the units end first.
+
+The handler itself only writes to a descriptor: whatever the main thread was in the middle of, nothing is waited for there. A thread, which
+waits for that descriptor from the beginning, does the rest, and then sends the signal again, for the handler that was there before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from workq.arguments import check_seconds
+from workq.controller.controller import Controller, _living
+from workq.controller.draining import Shutdown, shut_down
+from workq.errors import ArgumentError, WorkqError
+
+logger = logging.getLogger("workq")
+
+
+class SignalShutdown:
+    """What ``shutdown_on_signal`` has put in place.
+
+    Attributes:
+        report: What became of the shutdown, see ``WorkMgr.shutdown``; None before there was one.
+    """
+
+    def __init__(self, signals: tuple[int, ...], drain_timeout: float, controllers: Callable[[], list[Controller]]) -> None:
+        self.report: Shutdown | None = None
+        self._drain_timeout_s = drain_timeout
+        self._controllers = controllers
+        self._pid = os.getpid()
+        self._number = 0  # of the signal that came
+        self._hurried = False
+        self._over = threading.Event()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="workq-shutdown", daemon=True)
+        self._thread.start()
+        self._former: dict[int, Any] = {number: signal.signal(number, self._handle) for number in signals}
+        atexit.register(self._at_exit)
+
+    def uninstall(self) -> None:
+        """Put the former handlers back, where nobody else has put his own since. In the main thread."""
+        atexit.unregister(self._at_exit)
+        for number in tuple(self._former):
+            self._restore(number)
+        if self._bell >= 0 and self._number == 0 and os.getpid() == self._pid:
+            os.eventfd_write(self._bell, 1)
+            self._thread.join()
+        if self._bell >= 0 and not self._thread.is_alive():
+            os.close(self._bell)
+            self._bell = -1
+
+    def _restore(self, number: int) -> None:
+        former = self._former.pop(number, signal.SIG_DFL)
+        if signal.getsignal(number) == self._handle:
+            signal.signal(number, signal.SIG_DFL if former is None else former)  # None: it was not installed from Python
+
+    # ------------------------------------------------------------ in the main thread, in the middle of anything
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid or self._over.is_set():  # a child that the application has forked; or it is done
+            self._pass_on(number)
+        elif self._number == 0:
+            self._number = number
+            os.eventfd_write(self._bell, 1)
+        else:  # the second time
+            self._hurried = True
+            for controller in self._controllers():
+                if controller.loop is not None:
+                    controller.loop.command(controller.loop.lead.wake_all)
+
+    def _pass_on(self, number: int) -> None:
+        """Let the former handler act, or the system."""
+        self._restore(number)
+        signal.raise_signal(number)
+
+    def _at_exit(self) -> None:
+        """The program ends by itself while units are being waited for: it ends by the signal all the same."""
+        if self._number and os.getpid() == self._pid and self._number in self._former:
+            self._over.wait()  # bounded: by the drain and the end that follows
+            self._pass_on(self._number)
+
+    # ------------------------------------------------------------ in the thread
+
+    def _run(self) -> None:
+        os.eventfd_read(self._bell)
+        if not self._number:
+            return  # uninstalled
+        name = signal.Signals(self._number).name
+        logger.info("%s: units have %g s to end", name, self._drain_timeout_s)
+        try:
+            self.report = shut_down(self._controllers(), self._drain_timeout_s, lambda: self._hurried)
+            if not self.report:
+                logger.warning("%s: %s", name, self.report)
+        except Exception:
+            logger.exception("%s: the shutdown has failed", name)
+        finally:
+            self._over.set()
+            os.kill(self._pid, self._number)
+
+
+def shutdown_on_signal(*signals: int, drain_timeout: float = 10.0, controller: Controller | None = None) -> SignalShutdown:
+    """Have a signal let units end before it does what it did until now.
+
+    When it comes, nothing more can be queued; what was queued has ``drain_timeout`` seconds to end; what has not ended by then is
+    interrupted, and killed after ``delete_timeout``. A second signal ends the wait at once. Which units were interrupted is logged, at
+    level WARNING, and stands in ``report``. Then the signal is sent again, to the handler that was there before, or to the system, which
+    ends the program. Meanwhile the main thread goes on.
+
+    Args:
+        *signals: Which signals. Default: SIGTERM.
+        drain_timeout: Seconds that units have to end.
+        controller: Default: all that the program has when the signal comes.
+
+    Raises:
+        ArgumentError: A value is not allowed.
+        WorkqError: This is not the main thread, the only one that may set signal handlers.
+
+    >>> import signal
+    >>> handle = shutdown_on_signal(signal.SIGTERM, drain_timeout=30)
+    >>> handle.uninstall()
+    """
+    check_seconds("drain_timeout", drain_timeout)
+    numbers = signals or (signal.SIGTERM,)
+    for number in numbers:
+        if number not in signal.valid_signals() or number in (signal.SIGKILL, signal.SIGSTOP):
+            raise ArgumentError(f"signals must be signals that can be handled, not {number!r}")
+    if threading.current_thread() is not threading.main_thread():
+        raise WorkqError("shutdown_on_signal must be called in the main thread: Python sets signal handlers there only")
+    return SignalShutdown(tuple(numbers), float(drain_timeout), lambda: list(_living) if controller is None else [controller])
+
+
+__all__ = ["SignalShutdown", "shutdown_on_signal"]
