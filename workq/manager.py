@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 from workq import context, gathering
 from workq.arguments import check_callable, check_name, check_seconds, check_timeout, check_whole, plain
 from workq.controller.controller import Controller
-from workq.controller.intake import Intake
+from workq.controller.intake import PLAIN, Intake
 from workq.controller.records import Options, Queue
 from workq.core.ids import QueueId
 from workq.errors import ArgumentError, WorkErrors, WorkqError
@@ -22,6 +22,9 @@ from workq.unit import Unit
 from workq.view import View, results_of
 
 if TYPE_CHECKING:  # what only annotations name is loaded when it is needed: to import workq is to wait for it
+    from contextvars import ContextVar
+
+    from workq.carrying import Carried
     from workq.category import Category
     from workq.controller.draining import Shutdown
     from workq.controller.pools import CategoryTable, QueueLimits
@@ -58,6 +61,9 @@ class WorkMgr:
             runs is interrupted, and killed after ``delete_timeout``; ``"drain"``: they are waited for, for ``Settings.exit_drain_s`` at
             most; ``"kill"``: they are killed at once. A warning counts what was dropped.
         controller: Default: the one that all queues share.
+        contextvars: What units are given of the context variables of whoever queues them: True: all whose values can be pickled; or a list
+            of them. They have to be global variables of modules. What a unit sets is seen by nobody else.
+        trace_context: Units go on with the trace of whoever queues them (W3C ``traceparent``): OpenTelemetry has to be installed.
 
     Raises:
         ArgumentError: A value is not allowed; the message names the argument.
@@ -80,6 +86,8 @@ class WorkMgr:
         output: str = "stream",
         at_exit: str = "cancel",
         controller: Controller | None = None,
+        contextvars: bool | Iterable[ContextVar[Any]] = False,
+        trace_context: bool = False,
     ) -> None:
         _check_workers(num_workers)
         check_seconds("delete_timeout", delete_timeout)
@@ -117,7 +125,8 @@ class WorkMgr:
         if self._inline:
             self.controller.adopt(self._row)
         self._intakes: dict[Options, Intake] = {}  # and not the views, which refer to us
-        self._intake = Intake(self._row)
+        self._carried = None if contextvars is False and trace_context is False else carried_of(contextvars, trace_context)
+        self._intake = intake_of(self._row, PLAIN, self._carried)
         self._finalizer = weakref.finalize(self, _drop, self._row)
         self._finalizer.atexit = False
 
@@ -207,7 +216,7 @@ class WorkMgr:
         )
         intake = self._intakes.get(options)
         if intake is None:
-            intake = self._intakes[options] = intake_of(self._row, options)
+            intake = self._intakes[options] = intake_of(self._row, options, self._carried)
         return View(self, intake)
 
     def map(
@@ -594,8 +603,24 @@ class WorkMgr:
         return f"<WorkMgr {row.name}: {state}>"
 
 
-def intake_of(row: Queue, options: Options) -> Intake:
+def carried_of(contextvars: Any, trace_context: Any) -> Carried:
+    """Return what units are given of their caller's context; raise where that makes no sense."""
+    if not isinstance(trace_context, bool):
+        raise ArgumentError(f"trace_context must be True or False, not {trace_context!r}")
+    from workq.carrying import Carried
+    from workq.transport import incontext
+
+    if trace_context and not incontext.can_trace():
+        raise ArgumentError("trace_context=True needs OpenTelemetry: install workq-manager[opentelemetry]")
+    return Carried(contextvars, trace_context)
+
+
+def intake_of(row: Queue, options: Options, carried: Carried | None) -> Intake:
     """Return what makes units with these options."""
+    if carried is not None:
+        from workq.carrying import ContextIntake
+
+        return ContextIntake(row, options, carried)
     if options.queue_timeout is None:
         return Intake(row, options)
     from workq.controller.queuetime import TimedIntake

@@ -154,7 +154,7 @@ class Mapping:
         self._begin = 0  # of what is sliced: how far it was read
         self._items = iter(iterables[0]) if self._one else zip(*iterables)  # noqa: B905 - as the built-in map: the shortest decides
         self._may_group = look_ahead is None and intake.options == Options(name=intake.options.name)
-        self._groups = Intake(row, Options(name=intake.options.name or codec.name_of(fn)))
+        self._groups = intake.sibling(Options(name=intake.options.name or codec.name_of(fn)))
         self._run = group.run if self._one else group.run_spread
         self._each_s: float | None = None  # the time of an item, measured
         self._measured = 0  # units

@@ -133,12 +133,7 @@ class Intake:
 
     def _slowly(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, bytes]:
         """Make a function known, or pack it with the unit where what it holds may change from one unit to the next."""
-        if not callable(function):
-            raise ArgumentError(f"fn must be callable, not {function!r}")
-        if getattr(getattr(function, "__code__", None), "co_flags", 0) & CO_COROUTINE:
-            raise ArgumentError(f"fn must not be a coroutine function ({codec.name_of(function)}): queue one that calls asyncio.run()")
-        self._controller.check_usable()
-        self._main_by_value = not codec.main_is_importable()
+        self._check(function)
         calls = self._named_calls if kwargs else self._calls
         if type(function) in _CACHEABLE and (function, bool(kwargs)) in self._large_calls:
             return self._large_calls[function, bool(kwargs)], self._pack(function, args, kwargs)
@@ -150,7 +145,24 @@ class Intake:
         name = self.options.name or codec.name_of(function)
         if stable and type(function) in _CACHEABLE and len(calls) < MOST_CALLS:
             return self._call(calls, function, pickled, bool(kwargs), name), data
-        return self._call(self._travelling, name, _carrier(), False, name), _dumps((pickled, data, bool(kwargs)), 5)
+        return self._travels(pickled, data, bool(kwargs), name)
+
+    def _check(self, function: Callable[..., Any]) -> None:
+        """Raise where nothing can be queued, or not this."""
+        if not callable(function):
+            raise ArgumentError(f"fn must be callable, not {function!r}")
+        if getattr(getattr(function, "__code__", None), "co_flags", 0) & CO_COROUTINE:
+            raise ArgumentError(f"fn must not be a coroutine function ({codec.name_of(function)}): queue one that calls asyncio.run()")
+        self._controller.check_usable()
+        self._main_by_value = not codec.main_is_importable()
+
+    def _travels(self, pickled: bytes, data: bytes, keywords: bool, name: str) -> tuple[Call, bytes]:
+        """Pack a function with the arguments of one unit."""
+        return self._call(self._travelling, name, _carrier(), False, name), _dumps((pickled, data, keywords), 5)
+
+    def sibling(self, options: Options) -> Intake:
+        """Return an intake of the same kind with other options."""
+        return Intake(self._queue, options)
 
     def _is_large(self, function: Callable[..., Any], kwargs: dict[str, Any]) -> None:
         """From now on this function's arguments are written to shared memory, where they are large: it leaves the hot path."""
