@@ -29,12 +29,13 @@ def waits_already() -> WaitError:
 class Held:
     """A lock that a thread of this process holds."""
 
-    __slots__ = ("thread", "ticket", "unit")
+    __slots__ = ("thread", "ticket", "unit", "who")
 
-    def __init__(self, thread: int, ticket: int, unit: int) -> None:
+    def __init__(self, thread: int, ticket: int, unit: int, who: str) -> None:
         self.thread = thread
         self.ticket = ticket
         self.unit = unit  # the worker's number of the unit that took it; 0: none did
+        self.who = who  # as messages name it
 
 
 class Claims:
@@ -86,7 +87,7 @@ class Claims:
         """Take a lock for the calling thread; return False where it could not be had at once, or in time."""
         number, who = self.unit()
         ticket = next(self._tickets)
-        return self._ask("acquire", name, ticket, wait, timeout, who, Held(get_ident(), ticket, number))
+        return self._ask("acquire", name, ticket, wait, timeout, who, Held(get_ident(), ticket, number, who))
 
     def release(self, name: str) -> None:
         """Give a lock back. Raises LockError where the calling thread does not hold it."""
@@ -104,12 +105,6 @@ class Claims:
     def locked(self, name: str) -> bool:
         """Return whether anybody holds a lock."""
         return name in self.held or self._ask("locked", name)
-
-    def drop(self, name: str) -> None:
-        """Give back what a unit has left locked."""
-        held = self.held.pop(name, None)
-        if held is not None:
-            self.send("release", held.ticket, name)
 
     # ------------------------------------------------------------ events
 

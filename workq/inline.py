@@ -330,7 +330,7 @@ class InlineController:
         call = unit.call
         info = context.UnitInfo(unit.id, unit.name, call.queue.name, unit.attempt, WHERE)
         self._infos[unit.id] = info
-        with context.inline_unit(info), _caught_output(unit):
+        with context.inline_unit(info), _caught_output(unit), self._freed_locks(unit):
             try:
                 function, arguments = codec.load(call.pickled), codec.load(unit.data)
                 value = function(*arguments[0], **arguments[1]) if call.keywords else function(*arguments)
@@ -342,6 +342,16 @@ class InlineController:
                 return Ended(UnitState.FAILED, payload=codec.dump_error(error, unit.label))
             finally:
                 self._infos.pop(unit.id, None)
+
+    @contextmanager
+    def _freed_locks(self, unit: Unit[Any]) -> Iterator[None]:
+        """Give back what a unit has left locked. In a worker its own unit's end does so."""
+        try:
+            yield
+        finally:
+            claims = getattr(self.outer, "claims", None)
+            for name in claims.free_those_of(f"unit {unit.label}") if claims is not None and claims.held else ():
+                unit.need_extra().notes.append(f"it ended and still held lock {name!r}, which is freed")
 
     def _may_come_again(self, unit: Unit[Any], value: Any) -> bool:
         """Note the failed attempt and return True where `retries` allow another; where it has to rest first it is put there."""

@@ -120,6 +120,14 @@ class ApplicationClaims(Claims):
             return 1, f"unit {info.queue}:{info.id} {info.name}"
         return 0, f"the application ({threading.current_thread().name})"
 
+    def free_those_of(self, who: str) -> list[str]:
+        """Give back what a unit that ran here has left locked, and return the locks' names."""
+        names = [name for name, held in tuple(self.held.items()) if held.who == who]
+        for name in names:
+            held = self.held.pop(name)
+            self.send("leak", held.ticket, name)
+        return names
+
     # ------------------------------------------------------------ waits for units, which may close a circle
 
     def wait_for(self, waits_for: Unit[Any] | Queue, ready: Callable[[], bool], wait: Callable[[Callable[[], bool]], None]) -> None:

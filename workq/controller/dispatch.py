@@ -92,6 +92,7 @@ class Dispatcher:
         self.frame_arrived = frame_arrived  # takes a frame other than a result; called under the lead, runs no user code
         self.after_end: Callable[[Unit[Any]], None] = lambda unit: None  # callbacks, waiters: for units that have an `extra`
         self.watch_time: Callable[[float], None] = lambda timeout_s: None
+        self.tell_notes: Callable[[Unit[Any], list[str]], None] = lambda unit, notes: None  # what it has left behind
         self.too_many_kept: Callable[[Queue], None] = lambda queue: None
         self.watched = False  # the controller looks from time to time who holds units behind a long one
         self.failed_end: Callable[[Worker, Batch, int, int, Any], Any] = lambda worker, batch, at, kind, payload: None
@@ -453,7 +454,9 @@ class Dispatcher:
             if unit.value is PENDING and extra.noted != extra.attempt:
                 keep = unit.call.queue.outputs.append
                 extra.output += chunks or ()
-                extra.notes += notes or ()
+                if notes:
+                    extra.notes += notes
+                    self.tell_notes(unit, notes)
                 extra.noted = extra.attempt
                 if extra.output:
                     keep(unit)

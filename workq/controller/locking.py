@@ -10,6 +10,7 @@ that is read from a board may just be over; so a circle counts only if all its w
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -71,6 +72,7 @@ class Locks:
         self._verbs: dict[str, Callable[..., None]] = {
             "acquire": self._acquire,
             "release": self._release,
+            "leak": self._leak,
             "withdraw": self._withdraw,
             "locked": self._locked,
             "set": self._set,
@@ -108,18 +110,15 @@ class Locks:
         now = time.monotonic()
         held, granted = self.table.forget(lambda party: party.worker == number, now)
         for row in held:
-            self._tell_leak(row, worker, code, now)
+            self._tell_leak(row, worker.name, worker.pid, code != EXIT_LOCKED, now)
         self._grant(granted)
 
-    def _tell_leak(self, row: LockRow, worker: Worker, code: int | None, now: float) -> None:
-        holder, died = row.holder.who, code != EXIT_LOCKED
+    def _tell_leak(self, row: LockRow, where: str, pid: int, died: bool, now: float) -> None:
+        holder, held_s = row.holder.who, now - row.holder.since
         queue = holder.removeprefix("unit ").rpartition(":")[0] if holder.startswith("unit ") else None
-        leak = LockLeak(row.name, holder, worker.name, worker.pid, now - row.holder.since, died, queue)
-        self.leaks.append(leak)
+        self.leaks.append(LockLeak(row.name, holder, where, pid, held_s, died, queue))
         how = "died while it" if died else "ended and still"
-        logger.warning(
-            "%s %s held lock %r, for %.3f s, in %s (pid %d): it is free", holder, how, row.name, leak.held_s, worker.name, worker.pid
-        )
+        logger.warning("%s %s held lock %r, for %.3f s, in %s (pid %d): it is free", holder, how, row.name, held_s, where, pid)
 
     # ------------------------------------------------------------ from any thread: what is to be seen
 
@@ -156,6 +155,13 @@ class Locks:
 
     def _release(self, worker: Worker | None, ticket: int, name: str) -> None:
         self._grant_next(self.table.release(name, _ticket(worker, ticket), time.monotonic()))
+
+    def _leak(self, worker: Worker | None, ticket: int, name: str) -> None:
+        """A unit that ran in the application has ended and still holds a lock."""
+        row = self.table.locks.get(name)
+        if row is not None and row.holder.ticket == (0, ticket):
+            self._tell_leak(row, "the application", os.getpid(), False, time.monotonic())
+        self._release(None, ticket, name)
 
     def _withdraw(self, worker: Worker | None, ticket: int, name: str) -> None:
         self._grant_next(self.table.withdraw(name, _ticket(worker, ticket), time.monotonic()))

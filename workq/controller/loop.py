@@ -54,6 +54,7 @@ class Loop:
         self.dispatcher = Dispatcher(controller.settings, self.ring, self.frame_arrived)
         self.dispatcher.look_at = self.look_at
         self.dispatcher.too_many_kept = self._too_many_kept
+        self.dispatcher.tell_notes = self._tell_notes
         self.dispatcher.after_end = self.after_end
         self.dispatcher.failed_end = self._failed_end
         self.dispatcher.watch_time = lambda timeout_s: self.stops.watch(timeout_s)
@@ -410,6 +411,11 @@ class Loop:
             extra.segment = None
         if extra.stopping is not None:
             self.ring()
+
+    def _tell_notes(self, unit: Unit[Any], notes: list[str]) -> None:
+        """Log what a unit has left behind in its worker. Under the lead, so another thread does it."""
+        if logger.isEnabledFor(logging.INFO):
+            self.controller.delivery.call(logger.info, "unit %s: %s", unit.label, "; ".join(notes))
 
     def _too_many_kept(self, queue: Queue) -> None:
         """Nobody collects a queue's units: say so, once."""

@@ -1,10 +1,10 @@
 """What a unit leaves behind in its worker: noticed when it ends, told with its result, and put back where that is possible.
 
-Put back: the working directory, the signal mask, the signal handlers, logging where it was disabled. Named, once: threads and child
-processes that live on. Only counted: changes of the environment, as libraries make them on import. Not looked at: the umask, resource
-limits, the garbage collector, the recursion limit.
+Put back: the working directory, the signal mask, the signal handlers, logging where it was disabled, and what processwide.py looks at.
+Named, once: threads and child processes that live on. Only counted: changes of the environment, as libraries make them on import.
+Locks that are still held are seen to in claims.py. Not looked at: what is the interpreter's alone, such as warnings' filters or hooks.
 
-A look costs 5 us, so that the worker takes it only after a unit that had the time to do any of this.
+A look costs 8 us, so that the worker takes it only after a unit that had the time to do any of this.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import sys
 from _signal import SIG_BLOCK, SIG_SETMASK, getsignal, pthread_sigmask, valid_signals  # type: ignore[import-not-found]
 from _signal import signal as set_handler  # `signal` itself makes an enum of each answer, which costs 30 us for all
 from _thread import _count as count_threads
+
+from workq.worker.processwide import ProcessWide
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Watcher:
         self._thread_count = count_threads()
         self._threads = {thread.ident for thread in threads()}
         self._children = {*children()}
+        self._process_wide = ProcessWide()
 
     def mend(self) -> list[str] | None:
         """Put back what was changed, and return a sentence for each, or None."""
@@ -57,6 +60,7 @@ class Watcher:
         if "logging" in sys.modules and sys.modules["logging"].root.manager.disable:
             sys.modules["logging"].disable(0)
             found.append("it disabled logging; put back")
+        found += self._process_wide.mend()
         return found or None
 
     def _go_back(self) -> None:
