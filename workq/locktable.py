@@ -112,6 +112,7 @@ def lock_table(controller: Controller) -> LockTable:
     loop = controller.loop
     if loop is None or controller.forked:
         return LockTable(())
+    controller.claims.settle()
     now = time.monotonic()
     places: dict[int, tuple[str | None, int]] = {int(worker.number): (worker.name, worker.pid) for worker in list(loop.dispatcher.workers)}
     places[0] = None, os.getpid()

@@ -166,7 +166,9 @@ def test_a_lock_that_a_thread_of_an_ended_unit_holds_is_freed_as_well(wq: workq.
     unit.result(DEADLINE_S)
     assert workq.Lock("door").acquire(timeout=DEADLINE_S)
     workq.Lock("door").release()
-    assert [note for note in unit.notes if "lock" in note] == ["it ended and still held lock 'door', which is freed; its worker is replaced"]
+    assert [note for note in unit.notes if "lock" in note] == [
+        "it ended and still held lock 'door', which is freed; its worker is replaced"
+    ]
     assert "it left threads that live on: holder" in unit.notes
     (leak,) = workq.locks().leaks
     assert leak.holder == f"unit {unit.label} (thread holder)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,13 @@ class ApplicationClaims(Claims):
         if info is not None:
             return 1, f"unit {info.queue}:{info.id} {info.name}"
         return 0, f"the application ({threading.current_thread().name})"
+
+    def settle(self) -> None:
+        """Wait until the controller has heard all that this thread has said so far, if that is possible here."""
+        loop = self._controller.loop
+        if loop is not None and loop.thread is not None:
+            with contextlib.suppress(WaitError, QueueClosed):
+                self._ask("locked", "", timeout=0.0)
 
     def free_those_of(self, who: str) -> list[str]:
         """Give back what a unit that ran here has left locked, and return the locks' names."""
