@@ -39,9 +39,11 @@ if TYPE_CHECKING:
     from workq.errors import LockError as LockError
     from workq.errors import PicklingError as PicklingError
     from workq.errors import QueueClosed as QueueClosed
+    from workq.errors import QueueDetached as QueueDetached
     from workq.errors import RemoteError as RemoteError
     from workq.errors import RemoteTraceback as RemoteTraceback
     from workq.errors import ResultError as ResultError
+    from workq.errors import TokenError as TokenError
     from workq.errors import UnitCancelled as UnitCancelled
     from workq.errors import UnitFailed as UnitFailed
     from workq.errors import UnitPoisoned as UnitPoisoned
@@ -82,9 +84,11 @@ _HOMES = {
         "LockError",
         "PicklingError",
         "QueueClosed",
+        "QueueDetached",
         "RemoteError",
         "RemoteTraceback",
         "ResultError",
+        "TokenError",
         "UnitCancelled",
         "UnitFailed",
         "UnitPoisoned",

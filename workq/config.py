@@ -24,6 +24,7 @@ class Settings(NamedTuple):
     grace_s: float = 0.01  # the very short wait before an interrupt: the unit may be about to end
     interrupt_repeat_s: float = 0.03  # the exception can be swallowed by a __del__, so it is sent again
     close_timeout_s: float = 5.0  # a worker that was asked to leave is killed after this
+    inactive_check_s: float = 10.0  # between two looks for queues that nobody can reach any more
     exit_drain_s: float = 60.0  # queues with at_exit="drain" are waited for this long when the interpreter ends
 
     # -- retries

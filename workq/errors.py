@@ -26,10 +26,12 @@ __all__ = [
     "LaunchError",
     "LockError",
     "PicklingError",
+    "QueueDetached",
     "QueueClosed",
     "RemoteError",
     "RemoteTraceback",
     "ResultError",
+    "TokenError",
     "UnitCancelled",
     "UnitFailed",
     "UnitPoisoned",
@@ -55,6 +57,14 @@ class CategoryError(WorkqError, LookupError):
 
 class QueueClosed(WorkqError, RuntimeError):
     """The queue, or its controller, has been closed: nothing more can be queued on it."""
+
+
+class QueueDetached(WorkqError, RuntimeError):
+    """This WorkMgr has given its queue away by ``detach()``; ``WorkMgr.attach(token)`` gives another one that has it."""
+
+
+class TokenError(WorkqError, LookupError):
+    """No queue can be attached by this token: it is of none, was used, or has expired; the message says which."""
 
 
 class ForkedError(WorkqError, RuntimeError):

@@ -135,6 +135,17 @@ class InlineController:
         queue.ranked.clear()
         queue.resting.clear()
         self.wake_waiters()
+        self._call_cleanups(queue)
+
+    def _call_cleanups(self, queue: Queue) -> None:
+        """Call the application, once, as a queue is fully gone: in the thread that closes it, or ends its last unit."""
+        if queue.cleanups and queue.gone and not self._running:
+            cleanups, queue.cleanups = queue.cleanups, []
+            for function, arguments in cleanups:
+                try:
+                    function(*arguments)
+                except Exception:
+                    logger.exception("a callback raised: %r", function)
 
     def pause_queue(self, queue: Queue, paused: bool) -> None:
         """Have whoever waits run no unit, or run them again."""
@@ -221,7 +232,7 @@ class InlineController:
 
     def emit(self, queue: Queue) -> None:
         """Write what units that have ended have printed."""
-        while queue.outputs:
+        while queue.outputs and not queue.detached:
             unit = queue.outputs.popleft()
             if queue.output_to != "discard":
                 write_output(unit)
@@ -240,6 +251,10 @@ class InlineController:
             WaitError: A unit waits for itself, or for the unit that waits for it.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        if self._queue is not None and self._queue.detached:
+            from workq.detaching import expire_all
+
+            expire_all()
         while not ready():
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
@@ -324,6 +339,7 @@ class InlineController:
                 self._turn.notify_all()
             if not again:
                 self._tell_end(unit)
+            self._call_cleanups(queue)
 
     def _outcome(self, unit: Unit[Any]) -> Any:
         """Call the function, and return the unit's value: pickled, as from a worker."""

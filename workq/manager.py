@@ -124,10 +124,17 @@ class WorkMgr:
         self._row.at_exit = at_exit
         if self._inline:
             self.controller.adopt(self._row)
+        self._row.carried = None if contextvars is False and trace_context is False else carried_of(contextvars, trace_context)
+        self._take(self._row)
+
+    def _take(self, row: Queue) -> None:
+        """Be the one that has a queue: a new one, or one that was detached."""
+        self._row = row
         self._intakes: dict[Options, Intake] = {}  # and not the views, which refer to us
-        self._carried = None if contextvars is False and trace_context is False else carried_of(contextvars, trace_context)
-        self._intake = intake_of(self._row, PLAIN, self._carried)
-        self._finalizer = weakref.finalize(self, _drop, self._row)
+        self._carried = row.carried
+        self._intake = intake_of(row, PLAIN, self._carried)
+        row.holder = weakref.ref(self)
+        self._finalizer = weakref.finalize(self, _drop, row)
         self._finalizer.atexit = False
 
     # ------------------------------------------------------------ queueing
@@ -438,18 +445,20 @@ class WorkMgr:
     def close(self) -> None:
         """Delete the queue. When it returns, no unit of it runs any more and nothing can be queued on it.
 
-        What waits is cancelled; what runs is interrupted, and killed after ``delete_timeout``.
+        What waits is cancelled; what runs is interrupted, and killed after ``delete_timeout``. Where ``cleanup`` was called it returns
+        at once. It does nothing where the queue was detached.
         """
         row = self._row
         self._finalizer.detach()
-        if row.closed and not row.draining and not row.busy():
+        if self._is_detached() or (row.closed and not row.draining and not row.busy()):
             return
         row.draining = False
+        waits = row.opened and not row.cleanups
         self.controller.close_queue(row)
         if row.callbacks is not None:
             row.callbacks.drop()
             self.controller.wake_waiters()
-        if row.opened and not self.controller.forked and not self.controller.closed:
+        if waits and not self.controller.forked and not self.controller.closed:
             ended = f"queue {row.name} has not ended"
             gathering.wait_for(row, lambda: not row.busy() and row.gone, row.delete_timeout_s + 5.0, ended)
             row.emit()
@@ -474,6 +483,7 @@ class WorkMgr:
         from workq.controller import draining
 
         begun, failures = time.monotonic(), []
+        self.resume()  # a paused one would end nothing
         draining.begin([self._row])
         try:
             gathering.sync(self._row, drain_timeout)
@@ -485,12 +495,102 @@ class WorkMgr:
         self.close()
         return draining.report(runs, waits, begun, failures)
 
+    def cleanup(self, fn: Callable[..., object], *args: Any) -> None:
+        """Have ``fn(*args)`` called once, when this queue has been deleted and no unit of it runs any more.
+
+        It makes deletion asynchronous: ``close()``, leaving a ``with`` block and dropping the last reference return at once. ``fn`` is
+        called in this process, in workq's delivery thread; what it raises is logged. Several are called in their order.
+
+        Raises:
+            QueueClosed: The queue has been closed already.
+            WorkqError: This is a unit: its queues end with it.
+
+        >>> from threading import Event
+        >>> from workq import WorkMgr
+        >>> gone = Event()
+        >>> with WorkMgr(1) as wq:
+        ...     wq.cleanup(gone.set)
+        ...     wq.queue(abs, -1).result()
+        1
+        >>> gone.wait(10)
+        True
+        """
+        check_callable("fn", fn)
+        if not self._inline and context.is_worker_job():
+            raise WorkqError("a queue that a unit makes ends with the unit at the latest, so nothing can be called afterwards: close() it")
+        if self._row.closed:
+            raise self._row.refusal()
+        self._row.cleanups.append((fn, args))
+
+    # ------------------------------------------------------------ giving it away
+
+    def detach(self, timeout: float = 86400.0) -> str:
+        """Give this queue away: its work goes on, and whoever has the token can attach it, in this process, as long as that lives.
+
+        Output and callbacks are kept for the one who attaches. This object can do nothing with the queue any more: most calls raise
+        ``QueueDetached``, the numbers of its workers are -1, and ``close()`` does nothing.
+
+        Args:
+            timeout: Seconds until the token ends. If nobody has attached the queue by then, it is deleted.
+
+        Returns:
+            The token: secret, and good once.
+
+        Raises:
+            WorkqError: This is a unit: its queues end with it.
+
+        >>> from workq import WorkMgr
+        >>> wq = WorkMgr(1)
+        >>> unit = wq.queue(abs, -1)
+        >>> token = wq.detach()
+        >>> wq.num_workers
+        -1
+        >>> with WorkMgr.attach(token) as again:
+        ...     again.wait_one() is unit
+        True
+        """
+        check_seconds("timeout", timeout, above=True)
+        if context.is_worker_job():
+            raise WorkqError("a queue that a unit makes ends with the unit at the latest, so it cannot be detached")
+        self.controller.check_usable()
+        row = self._row
+        if row.closed:
+            raise row.refusal()
+        from workq.detaching import Detached, issue
+
+        stand_in: Any = Detached(row)
+        self._row = stand_in
+        for intake in (self._intake, *self._intakes.values()):
+            intake.detach(stand_in)
+        row.holder = None
+        self._finalizer.detach()
+        return issue(row, float(timeout))
+
+    @classmethod
+    def attach(cls, token: str) -> Self:
+        """Return a WorkMgr that has the queue that was detached with this token.
+
+        Raises:
+            TokenError: The token is of no queue of this process, has been used, or has expired.
+        """
+        from workq.detaching import redeem
+
+        row = redeem(token)
+        manager = cls.__new__(cls)
+        manager.controller = row.controller
+        manager._inline = row.controller.inline
+        manager._take(row)
+        return manager
+
+    def _is_detached(self) -> bool:
+        return type(self._row) is not Queue
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         try:
-            if kind is None and not self._row.closed:
+            if kind is None and not self._row.closed:  # nor detached
                 self.resume()  # else the wait would never end
                 self.sync()
         finally:
@@ -520,7 +620,7 @@ class WorkMgr:
 
     @property
     def num_workers(self) -> int:
-        """The most workers that serve it at once: the effective number, after clamping. ``limits`` says why.
+        """The most workers that serve it at once: the effective number, after clamping. ``limits`` says why. -1 where it was detached.
 
         It may be set at any time. Fewer: those that are too many end what they have begun; nothing is interrupted. More than the
         category's ``max_workers`` is clamped. A queue without workers (0) stays one, and the others keep at least 1.
@@ -531,6 +631,8 @@ class WorkMgr:
         1
         """
         row = self._row
+        if self._is_detached():
+            return -1
         if not row.opened and row.category in self.controller.pools:  # its category's limits may have changed since it was made
             row.max_workers = self.controller.pools[row.category].clamp(row.wanted_workers)
         return 0 if self._inline else row.max_workers
@@ -570,7 +672,9 @@ class WorkMgr:
 
     @property
     def num_active_workers(self) -> int:
-        """How many workers run units of it now, blocked ones left out."""
+        """How many workers run units of it now, blocked ones left out. -1 where it was detached."""
+        if self._is_detached():
+            return -1
         return sum(bool(worker.batches) and not worker.told_blocked for worker in list(self._row.workers))
 
     def statistics(self) -> QueueStatistics:
@@ -595,12 +699,10 @@ class WorkMgr:
 
     def __repr__(self) -> str:
         row = self._row
-        state = (
-            "closed"
-            if row.closed
-            else f"{'paused, ' if row.paused else ''}{row.open_units()} units open, {len(row.workers)} of {row.max_workers} workers"
-        )
-        return f"<WorkMgr {row.name}: {state}>"
+        if row.closed:
+            return f"<WorkMgr {row.name}: {'detached' if self._is_detached() else 'closed'}>"
+        paused = "paused, " if row.paused else ""
+        return f"<WorkMgr {row.name}: {paused}{row.open_units()} units open, {len(row.workers)} of {row.max_workers} workers>"
 
 
 def carried_of(contextvars: Any, trace_context: Any) -> Carried:

@@ -261,6 +261,7 @@ class Metrics:
         workers_killed: Workers that workq has killed.
         workers_halted: Workers that ended by themselves.
         workers_recycled: Workers that were replaced as planned, for their age, their units or their memory.
+        inactive_queues: Queues that were deleted as nobody could use them any more: detached and not attached in time, or lost.
         worker_halts: Of those that halted, how many for which reason: the signal's name, ``"exit code 3"``, ``"out of memory"``.
         bytes_to_workers: Arguments and functions.
         bytes_from_workers: Results and exceptions.
@@ -297,6 +298,7 @@ class Metrics:
     workers_killed: int = 0
     workers_halted: int = 0
     workers_recycled: int = 0
+    inactive_queues: int = 0
     worker_halts: Mapping[str, int] = field(default_factory=lambda: NOTHING)
     bytes_to_workers: int = 0
     bytes_from_workers: int = 0

@@ -438,7 +438,13 @@ class Controller:
     def close_queue(self, queue: Queue) -> None:
         """Drop what waits and stop what runs; returns at once. May be called from a finalizer: it takes no lock."""
         queue.closed = True
-        if self.loop is not None and not self.forked and not self.closed:
+        if self.forked:
+            return
+        if queue.cleanups and (self.loop is None or self.closed or not queue.opened):
+            from workq.controller.departing import call_cleanups
+
+            call_cleanups(self, queue)
+        if self.loop is not None and not self.closed:
             self.loop.command(self.loop.delete_queue, queue)
 
     def cancel(self, unit: Unit[Any]) -> bool:

@@ -45,6 +45,16 @@ class Delivery:
         if self._thread is None and not self._ended.is_set():
             self._start()
 
+    def call_surely(self, function: Callable[..., object], *arguments: Any) -> None:
+        """The same; here and now where the thread has ended."""
+        if not self._ended.is_set():
+            self.call(function, *arguments)
+            return
+        try:
+            function(*arguments)
+        except Exception:
+            logger.exception("a callback raised: %r", function)
+
     def record(self, worker: Worker, data: bytes) -> None:
         """Have a worker's log record handled by this process's loggers."""
         if self._jobs.qsize() < MOST_PENDING_RECORDS:
@@ -129,7 +139,7 @@ class Delivery:
         """
         outputs, bar = queue.outputs, queue.bar
         with queue.emission, _NOTHING if bar is None or not outputs else bar.aside():
-            while outputs:
+            while outputs and not queue.detached:
                 try:
                     unit = outputs.popleft()
                 except IndexError:

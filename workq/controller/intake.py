@@ -11,7 +11,6 @@ from typing import Any
 from workq.controller.records import Call, Large, Options, Queue
 from workq.core.times import Times
 from workq.errors import ArgumentError, CategoryError, LaunchError, WorkqError
-from workq.errors import QueueClosed as QueueClosedError
 from workq.transport import codec, segments, sharing
 from workq.transport.segments import LARGE_BYTES, POSSIBLE
 from workq.unit import PENDING, Unit
@@ -127,7 +126,11 @@ class Intake:
 
     def _refuse(self) -> None:
         self._controller.check_usable()
-        raise QueueClosedError(f"queue {self._queue.name} has been closed; nothing more can be queued on it")
+        raise self._queue.refusal()
+
+    def detach(self, stand_in: Any) -> None:
+        """Refuse from now on: the queue was given away."""
+        self._queue = stand_in
 
     # ------------------------------------------------------------ functions
 

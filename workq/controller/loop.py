@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from workq.controller import alarms, facts, halts, locking, nested, perform, stopping, surroundings
+from workq.controller import alarms, departing, facts, halts, locking, nested, perform, stopping, surroundings
 from workq.controller.blocking import BlockedJudge
 from workq.controller.dispatch import Dispatcher
 from workq.controller.records import NEVER, Batch, Queue, Worker
@@ -65,6 +65,7 @@ class Loop:
         self.halts = halts.Halts(self)
         self.nested = nested.Nested(self)
         self.alarms = alarms.Alarms(self)
+        self.departures = departing.Departures(self)
         self.random = Random().random
         self._queue_times: QueueTimes | None = None
         self.locks = locking.Locks(self)
@@ -208,6 +209,8 @@ class Loop:
         if begun >= self._heartbeat_due:
             self._heartbeat_due = begun + self.settings.heartbeat_s
             self.halts.look_for_stalled(begun)
+            self.departures.look_for_inactive(begun)
+        self.departures.see_off()
         self._watch_sockets()
         self.turns_s += self.clock() - begun
         if again:
@@ -470,6 +473,8 @@ class Loop:
         with self.dispatcher.lock:
             self.dispatcher.forget(queue)
         self.stop_running(queue, queue.why_deleted)
+        if queue.cleanups:
+            self.departures.add(queue)
         if queue.opened and not queue.gone:
             queue.gone = True
             self._told.discard(queue)
@@ -551,6 +556,7 @@ class Loop:
             with contextlib.suppress(OSError):  # the application has closed every descriptor: what they led to ends by itself
                 self.engine.close(max(self._close_by, time.monotonic() + 1.0))
             self._fail_everything("the controller was closed")
+            self.departures.see_off_all()
             with self.dispatcher.lock:
                 workers, self.dispatcher.workers = self.dispatcher.workers, []
             for worker in workers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import deque
 from dataclasses import dataclass, field, fields, replace
 from itertools import count
@@ -18,6 +19,8 @@ from workq.transport.segments import Reading, Segment
 from workq.unit import PENDING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from workq.bar import Bar
     from workq.callbacks import Callbacks
     from workq.controller.controller import Controller
@@ -232,6 +235,10 @@ class Queue:  # weakly referred to by its controller
         self.bar: Bar | None = None  # that is drawn while somebody waits for it
         self.half_written: dict[int, Unit[Any]] = {}  # that have flushed output and had not ended; belongs to who has the emission
         self.emission = threading.RLock()  # held by the thread that writes the outputs: each whole, in order
+        self.cleanups: list[tuple[Callable[..., object], tuple[Any, ...]]] = []  # called once it is gone
+        self.carried: Any = None  # what its units are given of their caller's context
+        self.holder: weakref.ref[Any] | None = None  # the WorkMgr that has it
+        self.detached = False  # nobody has it: it waits for its token
         self.callbacks: Callbacks | None = None  # made at the first queue_callback
         self.output_to: str = "stream"
         self.at_exit: str = "cancel"
@@ -260,6 +267,12 @@ class Queue:  # weakly referred to by its controller
         if tallies is not None and not self.handed_over:
             self.handed_over = True
             tallies.hand_over(self)
+
+    def refusal(self) -> Exception:
+        """Return the error that says that nothing can be queued on it any more."""
+        from workq.errors import QueueClosed
+
+        return QueueClosed(f"queue {self.name} has been closed; nothing more can be queued on it")
 
     def depth(self) -> int:
         """Return how many units wait."""

@@ -188,6 +188,7 @@ def _of_category(controller: Controller, name: str, queues: list[Queue], totals:
         workers_killed=counts.get("killed", 0),
         workers_halted=counts.get("halted", 0),
         workers_recycled=counts.get("recycled", 0),
+        inactive_queues=counts.get("inactive_queues", 0),
         worker_halts=MappingProxyType(dict(halts)),
         bytes_to_workers=totals.bytes_down,
         bytes_from_workers=totals.bytes_up,
