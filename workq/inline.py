@@ -202,6 +202,9 @@ class InlineController:
             return UnitState.RUNNING
         return UnitState.RESTING if unit in unit.call.queue.resting else UnitState.QUEUED
 
+    def worker_of(self, unit: Unit[Any]) -> None:
+        """None that is known here."""
+
     def progress_of(self, unit: Unit[Any]) -> tuple[float | None, str] | None:
         """Return what a unit that runs has said of its progress."""
         info = self._infos.get(unit.id)

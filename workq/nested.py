@@ -253,6 +253,9 @@ class NestedController:
         """Return the state of an open unit, as far as it is known here."""
         return UnitState.QUEUED
 
+    def worker_of(self, unit: Unit[Any]) -> None:
+        """None that is known here."""
+
     def progress_of(self, unit: Unit[Any]) -> None:
         """The parent alone can see it."""
 

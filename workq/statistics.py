@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, overload
 
+from workq.arguments import check_seconds
 from workq.core.times import cumulative, quantile_s
+from workq.process.stack import stack_of
 from workq.tables import described, html_table, seconds, share, size, table
 
 FIRST_BUCKET, LAST_BUCKET, BUCKET_STEP = 10, 40, 2  # that `Histogram.buckets` tells of: 1 us, 4 us, … 18 min
@@ -180,10 +182,20 @@ class WorkerRow:
     blocked: str | None = None
     waits_for: str | None = None
     progress: tuple[float | None, str] | None = None
+    _stack_fd: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as a plain dict."""
         return _fields_of(self)
+
+    def stack(self, timeout: float = 1.0) -> str:
+        """Return the Python stacks of its threads as they are now, most recent call first; also where it is stuck, in C code for example.
+
+        Args:
+            timeout: Seconds to wait for its answer at most. Without one it says why, and what the kernel knows.
+        """
+        check_seconds("timeout", timeout)
+        return stack_of(self.pid, self._stack_fd, timeout)
 
     def cells(self) -> list[str]:
         """Return it as a row of the table."""

@@ -249,8 +249,9 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
 
     @property
     def worker(self) -> Worker | None:
-        """The worker that ran it last (``.name``, ``.pid``, ``.process_info_id``), or None."""
-        return self.worker_record
+        """The worker that runs it, or ran it last (``.name``, ``.pid``, ``.process_info_id``, ``.stack()``), or None."""
+        running = self.call.queue.controller.worker_of(self) if self.value is PENDING else None
+        return running or self.worker_record
 
     @property
     def attempt(self) -> int:

@@ -20,13 +20,13 @@ from workq.category import STANDARD, Category, standard_categories, unknown_cate
 from workq.config import DEFAULTS, Settings
 from workq.controller.claims import ApplicationClaims
 from workq.controller.delivery import Delivery
-from workq.controller.records import NEVER, Options, Queue
+from workq.controller.records import NEVER, Options, Queue, Worker
 from workq.controller.tallies import Tallies
 from workq.core.states import UnitState, WorkerState
 from workq.errors import ArgumentError, CategoryError, ForkedError, WorkqError
 from workq.errors import QueueClosed as QueueClosedError
 from workq.transport import board
-from workq.transport.board import POOLS
+from workq.transport.board import POOLS, STARTED
 from workq.transport.segments import Pool
 from workq.unit import PENDING, Unit, cancelled
 
@@ -502,6 +502,12 @@ class Controller:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0 and unit.value is PENDING:
                     raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
+
+    def worker_of(self, unit: Unit[Any]) -> Worker | None:
+        """Return the worker that runs a unit now."""
+        loop = self.loop
+        place = loop.dispatcher.find(unit) if loop is not None and not self.forked else None
+        return place[0] if place is not None and place[1] <= place[0].words[STARTED] else None
 
     def progress_of(self, unit: Unit[Any]) -> tuple[float | None, str] | None:
         """Return what a unit that has not ended has said of its progress."""

@@ -32,6 +32,7 @@ CUT = "[workq: output cut, {} bytes dropped]\n"
 FLOW_MS = 5  # a pipe that stays empty for so long is not being written to
 MOST_DROPPED_BYTES = 64 << 20  # at one look, so that a unit that writes without end does not keep the controller
 MOST_OUTPUT_BYTES = 1 << 20  # that a dead worker's pipe is read for
+STALLED_STACK_S = 0.05  # to wait for the stack of a stalled worker: the controller waits
 FAULT = "Fatal Python error:"  # how faulthandler's page begins
 FAULTS = (FAULT, "Current thread 0x", "Thread 0x")
 
@@ -258,6 +259,7 @@ class Halts:
             phase="unit" if unit is not None else "idle",
             unit=unit.label if unit is not None else None,
             run_time_s=time.monotonic() - running[1] if running is not None else 0.0,
+            stack=worker.stack(STALLED_STACK_S),
             stalled=True,
         )
         self._publish(halt)

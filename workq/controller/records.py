@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from workq.arguments import check_seconds
 from workq.controller.tallies import QueueTimes
 from workq.core.states import UNIT_ENDS, UnitState
 from workq.core.times import Times
-from workq.transport.board import BATCH_AT, FINISHED, MASK, STARTED
+from workq.transport.board import BATCH_AT, FINISHED, MASK, STACK_FD, STARTED
 from workq.transport.channel import Incoming, Outgoing
 from workq.transport.segments import Reading, Segment
 from workq.unit import PENDING
@@ -186,6 +187,17 @@ class Worker:
     def pid(self) -> int:
         """Its process number; 0 before it has started."""
         return self.lane.pid
+
+    def stack(self, timeout: float = 1.0) -> str:
+        """Return the Python stacks of its threads, most recent call first; also of one that is stuck, in C code for example.
+
+        Args:
+            timeout: Seconds to wait for its answer at most. Without one it says why, and what the kernel knows.
+        """
+        from workq.process.stack import stack_of
+
+        check_seconds("timeout", timeout)
+        return stack_of(self.pid, self.words[STACK_FD], timeout) if not self.exited else f"{self.name} (pid {self.pid}) has ended"
 
     def __repr__(self) -> str:
         return f"<{self.name} pid {self.pid}>"

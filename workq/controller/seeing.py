@@ -14,7 +14,7 @@ from workq.core.times import Times
 from workq.process import probe
 from workq.statistics import Histogram, Metrics, QueueStatistics, WorkerRow, WorkerTable
 from workq.tables import described
-from workq.transport.board import BATCH_AT, FINISHED, STARTED
+from workq.transport.board import BATCH_AT, FINISHED, STACK_FD, STARTED
 
 if TYPE_CHECKING:
     from workq.controller.controller import Controller
@@ -108,6 +108,7 @@ def _worker_row(controller: Controller, worker: Worker, row: Any, now: float) ->
         row.blocked_how.value if row.blocked_how is not None else None,
         loop.locks.waits().get(int(worker.number)),
         _progress(worker),
+        worker.words[STACK_FD],
     )
 
 

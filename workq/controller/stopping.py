@@ -11,7 +11,8 @@ from workq.controller.dispatch import GHOST_VALUE
 from workq.controller.records import GHOST, Batch, Worker
 from workq.core.events import StopReason, UnitId, UnitMustStop, WorkerId
 from workq.core.states import UnitState
-from workq.transport.board import KIND_INTERRUPTED, MASK, STARTED, TARGET
+from workq.process import stack
+from workq.transport.board import KIND_INTERRUPTED, MASK, STACK_FD, STARTED, TARGET
 from workq.unit import PENDING, Ended, Unit, cancelled, timed_out
 
 if TYPE_CHECKING:
@@ -19,17 +20,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("workq")
 
+DEAF_AFTER = 5  # interrupts that have changed nothing; then the unit is asked where it is
+
 
 class Stop:
     """A unit that has to stop, and where it runs."""
 
-    __slots__ = ("number", "signalled", "unit", "worker")
+    __slots__ = ("number", "signals", "unit", "worker")
 
     def __init__(self, unit: Unit[Any], worker: Worker, number: int) -> None:
         self.unit = unit
         self.worker = worker
         self.number = number  # the worker's number of the unit
-        self.signalled = False
+        self.signals = 0  # interrupts that were sent
 
 
 class Stops:
@@ -107,8 +110,10 @@ class Stops:
         if row is None or row.worker.exited:
             return
         row.worker.words[TARGET] = row.number
-        if not row.signalled:
-            row.signalled = True
+        row.signals += 1
+        if row.signals == DEAF_AFTER:
+            stack.ask(row.worker.pid, row.worker.words[STACK_FD])  # the answer is read before the kill, if it comes to that
+        if row.signals == 1:
             self._loop.controller.tallies.count(row.worker.category, "interrupted")
             logger.debug("unit %s is interrupted in %s (pid %d)", row.unit.label, row.worker.name, row.worker.pid)
         self._loop.engine.interrupt(row.worker.lane)
@@ -125,7 +130,8 @@ class Stops:
             return  # it has just ended
         worker.killed_for = f"its unit {row.unit.label} did not end within delete_timeout"
         loop.controller.tallies.count(worker.category, "killed")
-        logger.warning("%s (pid %d) is killed: %s", worker.name, worker.pid, worker.killed_for)
+        where = stack.answer(worker.pid, worker.words[STACK_FD]) if row.signals >= DEAF_AFTER else ""
+        logger.warning("%s (pid %d) is killed: %s%s", worker.name, worker.pid, worker.killed_for, where and f"; it was at\n{where}")
         loop.engine.kill(worker.lane)
 
     # ------------------------------------------------------------ time-outs

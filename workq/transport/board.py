@@ -38,12 +38,16 @@ WAIT_QUEUE, WAIT_UNIT = 13, 14  # for which: the worker's number of the queue, a
 PROGRESS_OF = 7  # the unit whose progress is told
 PROGRESS = 8  # how far it is: billionths, and one more; 0: it does not say
 PROGRESS_TURN = 9  # odd while progress is being written
+STACK_FD = 10  # the worker's descriptor of the memory in which it writes its stacks; 0: none
 # -- words written by the parent, on another cache line
 LIMIT = 16
 WAIT = 17
 READ = 18  # the position up to which the ring has been read
 TARGET = 19  # the unit that is to be interrupted
 POOLS = 20  # how often the categories were changed; a unit that makes a queue looks whether it knows them as they are
+
+STACK_SIGNAL = 60  # a real-time signal (SIGRTMAX - 4): asks a worker for its stacks
+STACK_MEMORY = "workq-stack"
 
 EXIT_MAIMED = 74  # what a worker exits with after a unit that has closed its descriptors
 EXIT_LOCKED = 75  # after a unit that has ended and still held a lock

@@ -16,6 +16,7 @@ from _signal import signal as set_handler  # `signal` itself makes an enum of ea
 from _thread import _count as count_threads
 
 from workq.worker.processwide import ProcessWide
+from workq.worker import stack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Watcher:
         if blocked:
             found.append(f"it blocked {names(blocked)}; put back")
         self._interrupts.install()
+        stack.offer_again()
         self._handlers = handlers()
         return found
 

@@ -73,7 +73,7 @@ from workq.transport.channel import (
     Upward,
 )
 from workq.transport.segments import LARGE_BYTES, POSSIBLE
-from workq.worker import leftovers, logs, surroundings, watch
+from workq.worker import leftovers, logs, stack, surroundings, watch
 from workq.worker.interrupt import Interrupts
 from workq.worker.output import Output, identity
 
@@ -150,6 +150,7 @@ class Worker:
         surroundings.take(config["surroundings"], config["work_folder"])
         self.interrupts.install()
         _write_crashes_to_stderr()
+        stack.offer(self.words)
         logs.install(self.send_record, config["log_level"], config["log_levels"])
         os.register_at_fork(after_in_child=self._in_child)
         mainmodule.set_main(_pickle.loads(config["main"]) if config["main"] else None)

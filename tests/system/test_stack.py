@@ -1,0 +1,183 @@
+"""worker.stack(): where a worker is, also one that is stuck; bounded, and never to the harm of the unit that runs."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import workq
+from tests.support import DEADLINE_S, wait_gone, wait_until
+from tests.system.held import Held, deaf, hold, spin
+from workq.config import DEFAULTS
+from workq.transport.board import STACK_SIGNAL
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def wq() -> Iterator[workq.WorkMgr]:
+    with workq.WorkMgr(1) as wq:
+        yield wq
+
+
+def keep_the_lock(fifo: str, micros: int) -> None:
+    """Stay in C code that keeps the interpreter's lock."""
+    with open(fifo, "rb"):
+        ctypes.PyDLL(None).usleep(micros)
+
+
+def with_a_thread(fifo: str) -> None:
+    thread = threading.Thread(target=hold_in_a_thread, args=(fifo,))
+    thread.start()
+    hold(fifo)
+    thread.join()
+
+
+def hold_in_a_thread(fifo: str) -> None:
+    hold(fifo)
+
+
+def block_signals(fifo: str) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {STACK_SIGNAL})
+    hold(fifo)
+
+
+def take_the_handler(fifo: str) -> None:
+    signal.signal(STACK_SIGNAL, signal.SIG_DFL)
+    hold(fifo)
+
+
+def close_everything(fifo: str) -> None:
+    with open(fifo, "rb") as file:
+        os.closerange(3, file.fileno())
+        os.closerange(file.fileno() + 1, 5000)
+        file.read()
+
+
+@pytest.mark.parametrize("function", [hold, spin], ids=lambda function: function.__name__)
+def test_the_stack_of_a_running_worker_shows_its_unit_and_nothing_of_ours(wq: workq.WorkMgr, tmp_path: Path, function: object) -> None:
+    with Held(wq, tmp_path, function) as held:  # type: ignore[arg-type]
+        (row,) = wq.workers()
+        assert held.unit.worker is not None
+        for stack in (row.stack(), held.unit.worker.stack()):
+            lines = stack.splitlines()
+            assert lines[0] == "main thread (most recent call first):"
+            assert f"in {function.__name__}" in lines[-1]  # type: ignore[attr-defined]
+            assert "workq/worker" not in stack
+    held.unit.result(DEADLINE_S)
+    assert held.unit.output == "", "what it writes about itself is no output of the unit"
+    assert held.unit.notes == []
+
+
+def test_all_threads_are_shown_the_main_one_first(wq: workq.WorkMgr, tmp_path: Path) -> None:
+    with Held(wq, tmp_path, with_a_thread):
+        wait_until(lambda: "in hold_in_a_thread" in wq.workers()[0].stack())
+        stack = wq.workers()[0].stack()
+        assert stack.startswith("main thread")
+        assert stack.count("most recent call first") == 2
+
+
+def test_a_worker_whose_c_code_keeps_the_interpreters_lock_answers(wq: workq.WorkMgr, tmp_path: Path) -> None:
+    fifo = str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    unit = wq.queue(keep_the_lock, fifo, 400_000)
+    os.close(os.open(fifo, os.O_WRONLY))
+    wait_until(unit.running)
+    wait_until(lambda: "in keep_the_lock" in wq.workers()[0].stack())
+    unit.result(DEADLINE_S)
+
+
+def test_an_idle_worker_says_so(wq: workq.WorkMgr) -> None:
+    wq.queue(abs, 1).result(DEADLINE_S)
+    assert wq.workers()[0].stack() == "main thread: waits for units"
+
+
+def test_a_stopped_worker_is_named_as_stopped_at_once(wq: workq.WorkMgr, tmp_path: Path) -> None:
+    with Held(wq, tmp_path):
+        (row,) = wq.workers()
+        os.kill(row.pid, signal.SIGSTOP)
+        wait_until(lambda: "is stopped" in row.stack())
+        begun = time.monotonic()
+        assert row.stack(timeout=60).splitlines()[0] == "it is stopped, by a signal or a debugger"
+        assert "the kernel says: T" in row.stack()
+        assert time.monotonic() - begun < 30
+        os.kill(row.pid, signal.SIGCONT)
+
+
+def test_a_worker_that_has_ended_says_so(wq: workq.WorkMgr) -> None:
+    unit = wq.queue(abs, 1)
+    unit.result(DEADLINE_S)
+    (row,) = wq.workers()
+    os.kill(row.pid, signal.SIGKILL)
+    wait_gone(row.pid)
+    wait_until(lambda: "has ended" in row.stack())
+    assert unit.worker is not None
+    wait_until(lambda: "has ended" in unit.worker.stack())
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (block_signals, "it has not answered within 0.05 s"),
+        (take_the_handler, "its unit has taken away the handler"),
+        (close_everything, "it cannot be looked into"),
+    ],
+    ids=["blocked", "taken", "closed"],
+)
+def test_where_no_answer_can_come_it_says_why_in_bounded_time_and_harms_nobody(
+    wq: workq.WorkMgr, tmp_path: Path, function: object, why: str
+) -> None:
+    with Held(wq, tmp_path, function) as held:  # type: ignore[arg-type]
+        wait_until(lambda: why in wq.workers()[0].stack(timeout=0.05))
+        assert "the kernel says: " in wq.workers()[0].stack(timeout=0.05)
+    held.unit.result(DEADLINE_S)
+    wq.queue(abs, 1).result(DEADLINE_S)
+    if function is not take_the_handler:  # which looks to the worker as it was before
+        wait_until(lambda: "waits for units" in wq.workers()[0].stack(), what="it answers again after that unit")
+
+
+def test_many_who_ask_at_once_get_whole_answers(wq: workq.WorkMgr, tmp_path: Path) -> None:
+    found: list[str] = []
+    with Held(wq, tmp_path, spin):
+        (row,) = wq.workers()
+        threads = [threading.Thread(target=lambda: found.extend(row.stack(20) for _ in range(10))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(found) == 40
+    assert [stack for stack in found if not stack.splitlines()[-1].endswith("in spin")] == []
+
+
+def test_a_stalled_worker_is_reported_with_its_stack(tmp_path: Path) -> None:
+    halts: list[workq.Halt] = []
+    quick = DEFAULTS._replace(heartbeat_s=0.05, stalled_after_s=0.2)
+    with workq.Controller(settings=quick) as controller, workq.WorkMgr(1, controller=controller) as wq:
+        controller.on_halt(halts.append)
+        fifo = str(tmp_path / "fifo")
+        os.mkfifo(fifo)
+        unit = wq.queue(keep_the_lock, fifo, 900_000)
+        os.close(os.open(fifo, os.O_WRONLY))
+        wait_until(lambda: halts)
+        assert halts[0].stalled
+        assert "in keep_the_lock" in halts[0].stack
+        assert "its Python stack:" in str(halts[0])
+        unit.result(DEADLINE_S)
+
+
+def test_a_unit_that_has_to_be_killed_says_where_it_was(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with workq.WorkMgr(1, delete_timeout=0.4) as wq, caplog.at_level("WARNING", "workq"):
+        held = Held(wq, tmp_path, deaf).wait_begun()
+        held.unit.cancel()
+        with pytest.raises(workq.UnitCancelled):
+            held.unit.result(DEADLINE_S)
+        held.let_go()
+    assert "is killed" in caplog.text
+    assert "in deaf" in caplog.text
