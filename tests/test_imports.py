@@ -22,6 +22,7 @@ ONLY_IN = {
     "opentelemetry": "transport/incontext.py",
     "cloudpickle": "transport/codec.py",
     "multiprocessing_logging": "worker/logs.py",
+    "prometheus_client": "adapters/prometheus.py",
     "tqdm": "bar.py",
     "rich": "bar.py",
     "IPython": "bar.py",

@@ -20,6 +20,10 @@ class Settings(NamedTuple):
     heartbeat_s: float = 1.0
     stalled_after_s: float = 3.5  # a worker without a heartbeat for this long is reported as stalled
 
+    slow_after_s: float = 1.0  # a unit that has run for longer is told of, once, if others of its function
+    slow_factor: float = 10.0  # took far less: if it has run for so many times what 99 of 100 of them needed,
+    slow_after_units: int = 20  # as soon as so many have ended
+
     # -- stopping
     grace_s: float = 0.01  # the very short wait before an interrupt: the unit may be about to end
     interrupt_repeat_s: float = 0.03  # the exception can be swallowed by a __del__, so it is sent again

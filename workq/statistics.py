@@ -165,6 +165,7 @@ class WorkerRow:
         cpu_s: CPU time, seconds, or None.
         blocked: How it is known that it is blocked (``"declared"``, ``"judged"``), or None.
         waits_for: The lock and who holds it, or the event, that its unit waits for; or None.
+        slow: Whether its unit runs far beyond the usual time of its function, see ``Settings.slow_factor``.
         progress: What its unit says with ``workq.progress``: how far it is, from 0 to 1 or None, and at what; or None.
     """
 
@@ -182,6 +183,7 @@ class WorkerRow:
     blocked: str | None = None
     waits_for: str | None = None
     progress: tuple[float | None, str] | None = None
+    slow: bool = False
     _stack_fd: int = 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -205,7 +207,7 @@ class WorkerRow:
             self.state,
             self.queue or "-",
             (self.unit or "-") + (f" ({described(*self.progress)})" if self.progress is not None else ""),
-            seconds(self.since_s),
+            seconds(self.since_s) + (", slow" if self.slow else ""),
             str(self.units_done),
             "-" if self.rss_bytes is None else f"{self.rss_bytes / 2**20:.0f} MiB",
             seconds(self.cpu_s),

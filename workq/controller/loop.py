@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from workq.controller import alarms, departing, facts, halts, locking, nested, perform, stopping, surroundings
+from workq.controller import alarms, departing, facts, halts, locking, nested, perform, slow, stopping, surroundings
 from workq.controller.blocking import BlockedJudge
 from workq.controller.dispatch import Dispatcher
 from workq.controller.records import NEVER, Batch, Queue, Worker
@@ -210,6 +210,7 @@ class Loop:
             self._heartbeat_due = begun + self.settings.heartbeat_s
             self.halts.look_for_stalled(begun)
             self.departures.look_for_inactive(begun)
+            slow.look_for_slow(self, begun)
         self.departures.see_off()
         self._watch_sockets()
         self.turns_s += self.clock() - begun

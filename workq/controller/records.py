@@ -157,6 +157,7 @@ class Worker:
         self.exited = False
         self.started_at = now
         self.stalled = False
+        self.slow_number = 0  # of the unit that was told to be slow
         self._silent_about = 0, 0  # what was announced, and what was sent last, when it was found silent
         self._silent_from = now
         self.units_done = 0

@@ -108,6 +108,7 @@ def _worker_row(controller: Controller, worker: Worker, row: Any, now: float) ->
         row.blocked_how.value if row.blocked_how is not None else None,
         loop.locks.waits().get(int(worker.number)),
         _progress(worker),
+        running is not None and worker.slow_number == worker.words[STARTED],
         worker.words[STACK_FD],
     )
 

@@ -15,8 +15,8 @@ from _signal import SIG_BLOCK, SIG_SETMASK, getsignal, pthread_sigmask, valid_si
 from _signal import signal as set_handler  # `signal` itself makes an enum of each answer, which costs 30 us for all
 from _thread import _count as count_threads
 
-from workq.worker.processwide import ProcessWide
 from workq.worker import stack
+from workq.worker.processwide import ProcessWide
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
