@@ -7,6 +7,7 @@ For judging whether a worker is blocked, /proc where there is one: psutil knows 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -34,6 +35,62 @@ class Reading(NamedTuple):
     state: str
     run_ns: int
     tree_ticks: int
+
+
+class Seen(NamedTuple):
+    """One process of this machine, as it shows itself.
+
+    Attributes:
+        title: Its command line; of a process of ours the title that it has given itself.
+        state: The kernel's word: ``running``, ``sleeping``, ``stopped``, ``zombie``, …
+        created_at: When it began, ``time.time()`` seconds.
+    """
+
+    pid: int
+    name: str
+    title: str
+    user: str
+    state: str
+    cpu_s: float
+    rss_bytes: int
+    created_at: float
+
+
+def processes() -> Iterator[Seen]:
+    """Yield the processes of this machine that we may see.
+
+    Example:
+        >>> import os
+        >>> [seen.pid for seen in processes() if seen.pid == os.getpid()] == [os.getpid()]
+        True
+    """
+    import psutil
+
+    for process in psutil.process_iter():
+        try:
+            with process.oneshot():
+                times = process.cpu_times()
+                title = " ".join(part.strip() for part in process.cmdline()).strip()
+                usage = process.memory_info().rss
+                yield Seen(
+                    process.pid,
+                    process.name(),
+                    title,
+                    _user_of(process),
+                    str(process.status()),
+                    times.user + times.system,
+                    usage,
+                    process.create_time(),
+                )
+        except psutil.Error:  # gone meanwhile, or somebody else's
+            continue
+
+
+def _user_of(process: psutil.Process) -> str:
+    try:
+        return str(process.username())
+    except KeyError:  # a number without a name
+        return str(process.uids().real)
 
 
 def usage(pid: int) -> Usage | None:
