@@ -34,6 +34,7 @@ SHORT_S = 50e-6  # an item that takes less than this travels in a group
 MOST_ITEMS = 10_000  # in a group
 SLICED = {range, list, tuple}  # inputs of which slices are taken, and no iterator is asked for each item
 GROUPS_AHEAD = 4  # for each worker
+MOST_GROWTH = 8  # of an item's time from one group to the next: a group of few that was held up says little of those to come
 
 
 class Results(chain[T]):
@@ -222,7 +223,7 @@ class Mapping:
             if self._each_s is None or (not items and took < self._each_s):  # the first few are slower than those that follow
                 self._each_s = took
             else:
-                self._each_s = (self._each_s + took) / 2
+                self._each_s = (self._each_s + min(took, MOST_GROWTH * self._each_s)) / 2
         if self.bar is not None:
             self.bar.show(self._yielded, self._failed)
 
