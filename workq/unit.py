@@ -24,7 +24,7 @@ from workq.transport import codec, segments
 
 if TYPE_CHECKING:
     from workq.attempt import Attempt
-    from workq.controller.records import Call, Worker
+    from workq.controller.records import Call, Large, Worker
     from workq.core.ids import AlarmId
 
 T = TypeVar("T")
@@ -148,13 +148,13 @@ class Extra:
         "emitted",
         "handles",
         "history",
+        "large",
         "lock",
         "note_end",
         "noted",
         "notes",
         "notified",
         "output",
-        "segment",
         "stopping",
         "to_tell",
         "waiters",
@@ -177,9 +177,15 @@ class Extra:
         self.output: list[tuple[int, str]] = []
         self.emitted = 0  # how many pieces of the output were written to our streams
         self.handles: list[Any] = []  # of shared values that it is given: they live until it has ended
-        self.segment: segments.Segment | None = None  # in which its arguments lie
+        self.large: Large | None = None  # its arguments, where they lie in a segment
         self.notes: list[str] = []
         self.noted = 0  # the attempt whose output and notes were taken in
+
+    @property
+    def untold(self) -> bool:
+        """Whether nobody has to be told of the end, once that is stored. Whoever comes later sees it."""
+        waits = self.to_tell or self.callbacks or self.condition._waiters or self.note_end  # type: ignore[attr-defined]
+        return not (waits or self.handles or self.history or self.stopping)
 
     def end(self, unit: Unit[Any], value: Any) -> None:
         """Store how a unit ended. Under its lock: a waiter of concurrent.futures sees it open and is told, or ended and is not."""

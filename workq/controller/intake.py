@@ -71,7 +71,7 @@ class Intake:
         unit.value = PENDING
         unit.extra = unit.worker_record = None
         if type(data) is Large:
-            unit.need_extra().segment = data.segment
+            unit.need_extra().large = data
         if sharing.exist:
             handles = sharing.take_pickled()
             if handles:

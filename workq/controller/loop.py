@@ -374,6 +374,12 @@ class Loop:
 
     def after_end(self, unit: Unit[Any]) -> None:
         """A unit that has an `extra` has ended: have those told that wait in another way. Any thread, and more than once does no harm."""
+        extra = unit.extra
+        if extra is not None and extra.large is not None and extra.untold:
+            large = extra.large
+            if self.controller.segments.give_back(large.segment, large.turn):
+                extra.large = None
+                return
         if threading.current_thread() is self.thread:
             self._tell_end(unit)
         else:
@@ -410,9 +416,10 @@ class Loop:
 
             retrying.forget(self, unit)
         extra.handles.clear()
-        if extra.segment is not None:
-            self.controller.segments.free(extra.segment)
-            extra.segment = None
+        if extra.large is not None:
+            if extra.large.turn == extra.large.segment.turn:
+                self.controller.segments.free(extra.large.segment)
+            extra.large = None
         if extra.stopping is not None:
             self.ring()
 

@@ -86,10 +86,11 @@ class Call:
 class Large:
     """Arguments that lie in a segment."""
 
-    __slots__ = ("lengths", "segment")
+    __slots__ = ("lengths", "segment", "turn")
 
     def __init__(self, segment: Segment, lengths: list[int]) -> None:
         self.segment = segment
+        self.turn = segment.turn
         self.lengths = lengths
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import struct
-from _socket import CMSG_SPACE, MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET
+from _socket import CMSG_SPACE, MSG_DONTWAIT, SCM_CREDENTIALS, SCM_RIGHTS, SO_PASSCRED, SOL_SOCKET
 from _thread import RLock, allocate_lock
 from collections import deque
 
@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself is too dear for the launcher
     from _socket import socket
     from collections.abc import Callable
+    from typing import Any
 
 DOWN_UNITS, DOWN_CONFIG, DOWN_REPLY, DOWN_LEAVE = range(4)
 UP_BELL, UP_READY, UP_RESULT, UP_LOG, UP_OUTPUT, UP_REQUEST, UP_SEGMENT, UP_KEPT, UP_LOCK = range(9)
@@ -33,7 +34,8 @@ BELL = b"\0"
 
 _INBOX_BYTES = 256 << 10
 _CHUNK_BYTES = 64 << 10
-_ONE_FD = CMSG_SPACE(4)
+_CREDENTIALS = struct.Struct("iII")  # pid, uid, gid of who has written
+_ANCILLARY = CMSG_SPACE(4) + CMSG_SPACE(_CREDENTIALS.size)  # one descriptor, and those
 
 
 def down_frame(kind: int, payload: bytes) -> bytes:
@@ -118,9 +120,15 @@ class Frame:
 
 
 class Incoming:
-    """The parent's end, reading: whole frames out of whatever has arrived, without waiting. Owned by the holder of the lead."""
+    """The parent's end, reading: whole frames out of whatever has arrived, without waiting. Owned by the holder of the lead.
+
+    A lone waiter of ours is woken by a bell that we write into the worker's end ourselves (`kick`), and that may fall into the middle
+    of a frame of the worker's. So the kernel says who has written what (it never gives bytes of two writers at once).
+    """
 
     def __init__(self, socket: socket) -> None:
+        socket.setsockopt(SOL_SOCKET, SO_PASSCRED, 1)
+        self._pid = os.getpid()
         self.results: deque[bytes | memoryview] = deque()  # large results, in order; whoever settles the unit takes them
         self.others: deque[Frame] = deque()
         self.counted = 0  # frames that were ever put into `others`
@@ -129,7 +137,7 @@ class Incoming:
         self._chunks: deque[bytes] = deque()  # not yet parsed
         self.fds: deque[int] = deque()  # that came with frames, in their order; whoever takes such a frame takes one
         self._large: memoryview | None = None  # the payload that is being received in place
-        self._counts: deque[int] = deque()  # how much of it has arrived, call by call
+        self._counts: deque[tuple[int, list[Any], int, Any]] = deque()  # how much of it has arrived, call by call, as recvmsg_into gave it
         self._kind = UP_BELL
 
     @property
@@ -144,7 +152,7 @@ class Incoming:
 
     def wait_one_byte(self) -> None:
         """Block until something arrives (or the other end was shut), and keep it."""
-        self._arrived.extend(map(self._socket.recvmsg, (1,), (_ONE_FD,)))
+        self._arrived.extend(map(self._socket.recvmsg, (1,), (_ANCILLARY,)))
         if self._arrived[-1][0] == BELL and self._large is None and len(self._arrived) == 1 and not self._chunks:
             self._arrived.clear()
 
@@ -172,7 +180,7 @@ class Incoming:
 
     def _receive(self) -> bool:
         try:
-            self._arrived.extend(map(self._socket.recvmsg, (_CHUNK_BYTES,), (_ONE_FD,), (MSG_DONTWAIT,)))
+            self._arrived.extend(map(self._socket.recvmsg, (_CHUNK_BYTES,), (_ANCILLARY,), (MSG_DONTWAIT,)))
         except OSError:
             return False
         return bool(self._arrived[-1][0])  # nothing: end of file
@@ -180,15 +188,23 @@ class Incoming:
     def _receive_large(self) -> bool:
         """Go on with a large payload; True when it is whole."""
         assert self._large is not None
-        while (have := sum(self._counts)) < len(self._large):
+        while (have := sum(map(self._counted, self._counts))) < len(self._large):
             rest = self._large[have:]
             try:
-                self._counts.extend(map(self._socket.recv_into, (rest,), (len(rest),), (MSG_DONTWAIT,)))
+                self._counts.extend(map(self._socket.recvmsg_into, ((rest,),), (_ANCILLARY,), (MSG_DONTWAIT,)))
             except OSError:
                 return False
-            if not self._counts[-1]:
+            if not self._counts[-1][0]:
                 return False
         return True
+
+    def _counted(self, received: tuple[int, list[Any], int, Any]) -> int:
+        """Return how many bytes a call has brought; none where it was a kick, which the next call has written over."""
+        return 0 if received[0] == 1 and self._is_ours(received[1]) else received[0]
+
+    def _is_ours(self, ancillary: list[Any]) -> bool:
+        """Return whether we have written it ourselves."""
+        return any(kind == SCM_CREDENTIALS and _CREDENTIALS.unpack(packed)[0] == self._pid for _, kind, packed in ancillary)
 
     def _parse(self) -> bool:
         """Take one frame out of the chunks, or set out to receive a large one in place. Return whether a frame was there."""
@@ -213,7 +229,8 @@ class Incoming:
             large = memoryview(bytearray(length))
             have = len(data) - UP_HEAD.size
             large[:have] = data[UP_HEAD.size :]
-            counts, none = deque((have,)), deque[bytes]()
+            counts: deque[tuple[int, list[Any], int, Any]] = deque([(have, [], 0, None)])
+            none = deque[bytes]()
             self._kind, self._counts, self._large, self._chunks = kind, counts, large, none
         else:
             self._chunks = deque((data,))
@@ -223,8 +240,10 @@ class Incoming:
         """Split what recvmsg gave into bytes and descriptors; again in one breath (see `_keep`)."""
         while self._arrived:
             data, ancillary, _, _ = self._arrived[0]
-            fds = deque((*self.fds, *(fd for _, _, packed in ancillary for (fd,) in struct.iter_unpack("i", packed))))
-            chunks = deque((*self._chunks, data)) if data else self._chunks
+            came = (fd for _, kind, packed in ancillary if kind == SCM_RIGHTS for (fd,) in struct.iter_unpack("i", packed))
+            fds = deque((*self.fds, *came))
+            kick = data == BELL and self._is_ours(ancillary)
+            chunks = deque((*self._chunks, data)) if data and not kick else self._chunks
             take = self._arrived.popleft
             self._chunks, self.fds = chunks, fds
             take()

@@ -15,7 +15,8 @@ from __future__ import annotations
 import _pickle
 import mmap
 import os
-from _thread import allocate_lock
+from _thread import RLock
+from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,17 +25,20 @@ if TYPE_CHECKING:
 LARGE_BYTES = 64 << 10  # what is larger goes this way
 MOST_FREE_BYTES = 256 << 20  # that a pool keeps for the next value
 ALIGNMENT = 64  # of each buffer in its segment: what numpy and its vector code like
+MOST_BACK_BYTES = 4 << 20  # a larger segment is not left for whoever writes next to take back
+MOST_BACK = 16  # segments that are left so
 POSSIBLE = hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
 
 
 class Segment:
     """One piece of shared memory, as its owner holds it."""
 
-    __slots__ = ("fd", "inode", "kept", "number", "size", "view")
+    __slots__ = ("fd", "inode", "kept", "number", "size", "turn", "view")
 
     def __init__(self, number: int, size: int) -> None:
         self.number = number
         self.size = size
+        self.turn = 0  # how often it was lent
         self.kept = False  # a reader still has views of it: it must not be written again
         self.fd = os.memfd_create("workq-segment", os.MFD_CLOEXEC)
         try:
@@ -57,7 +61,8 @@ class Pool:
     """The segments of one owner. Any thread; the lock is the process's own."""
 
     def __init__(self) -> None:
-        self._lock = allocate_lock()
+        self._lock = RLock()  # a signal handler may come here while its own thread is here
+        self._back: deque[tuple[Segment, int]] = deque()  # given back without the lock, and for which turn
         self._free: list[Segment] = []  # by size
         self._lent: dict[int, Segment] = {}
         self._free_bytes = 0
@@ -81,6 +86,7 @@ class Pool:
 
     def _take(self, size: int) -> Segment:
         with self._lock:
+            self._take_back()
             for index, segment in enumerate(self._free):
                 if size <= segment.size <= 4 * size + LARGE_BYTES:
                     del self._free[index]
@@ -89,8 +95,22 @@ class Pool:
             else:
                 segment = Segment(self._next + 1, size)
                 self._next += 1
+            segment.turn += 1
             self._lent[segment.number] = segment
             return segment
+
+    def give_back(self, segment: Segment, turn: int) -> bool:
+        """Leave a lent segment for whoever writes next, in one step; False where it is too large for that, or there are too many."""
+        if segment.size > MOST_BACK_BYTES or len(self._back) >= MOST_BACK or self._closed:
+            return False
+        self._back.append((segment, turn))
+        return True
+
+    def _take_back(self) -> None:
+        while self._back:
+            segment, turn = self._back.popleft()
+            if segment.turn == turn:  # else it was given back twice, and is lent again
+                self.free(segment)
 
     def keep(self, number: int) -> None:
         """A reader has kept views of a segment that is lent."""
@@ -124,6 +144,7 @@ class Pool:
         """Give back what is free; what is lent is closed when it comes back."""
         with self._lock:
             self._closed = True
+            self._take_back()
             for segment in self._free:
                 segment.close()
             self._free.clear()
