@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from workq.attempt import Attempt as Attempt
     from workq.callbacks import EXIT as EXIT
     from workq.category import Category as Category
+    from workq.config import Settings as Settings
     from workq.context import UnitInfo as UnitInfo
     from workq.context import WorkerInfo as WorkerInfo
     from workq.context import blocking as blocking
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from workq.controller.pools import QueueLimits as QueueLimits
     from workq.controller.recurring import Recurring as Recurring
     from workq.controller.recurring import Run as Run
+    from workq.core.states import UnitState as UnitState
+    from workq.core.states import WorkerState as WorkerState
     from workq.cpus import usable_cpus as usable_cpus
     from workq.errors import ArgumentError as ArgumentError
     from workq.errors import CategoryError as CategoryError
@@ -57,16 +60,35 @@ if TYPE_CHECKING:
     from workq.locking import Lock as Lock
     from workq.manager import WorkMgr as WorkMgr
     from workq.manager import categories as categories
+    from workq.mapping import Results as Results
     from workq.retry import Retry as Retry
     from workq.schedule import Cron as Cron
     from workq.sharing import shared as shared
     from workq.signals import SignalShutdown as SignalShutdown
     from workq.signals import shutdown_on_signal as shutdown_on_signal
+    from workq.statistics import Histogram as Histogram
+    from workq.statistics import Metrics as Metrics
+    from workq.statistics import QueueStatistics as QueueStatistics
+    from workq.statistics import WorkerRow as WorkerRow
+    from workq.statistics import WorkerTable as WorkerTable
     from workq.unit import Unit as Unit
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "workq.mapping": ("Results",),
+    "workq.statistics": (
+        "Histogram",
+        "Metrics",
+        "QueueStatistics",
+        "WorkerRow",
+        "WorkerTable",
+    ),
+    "workq.core.states": (
+        "UnitState",
+        "WorkerState",
+    ),
+    "workq.config": ("Settings",),
     "workq.callbacks": ("EXIT",),
     "workq.attempt": ("Attempt",),
     "workq.category": ("Category",),
@@ -128,4 +150,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """Return the public names, and none of what this page needs for itself."""
+    return sorted({"__all__", "__doc__", "__file__", "__name__", "__path__", "__version__", *__all__})

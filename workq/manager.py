@@ -65,6 +65,9 @@ class WorkMgr:
             of them. They have to be global variables of modules. What a unit sets is seen by nobody else.
         trace_context: Units go on with the trace of whoever queues them (W3C ``traceparent``): OpenTelemetry has to be installed.
 
+    Attributes:
+        controller: The :class:`workq.Controller` whose workers it draws, for categories, halts and locks.
+
     Raises:
         ArgumentError: A value is not allowed; the message names the argument.
         CategoryError: There is no such category.
@@ -153,7 +156,6 @@ class WorkMgr:
             PicklingError: The function or an argument cannot be sent to a worker; the message names it. Nothing was queued.
             QueueClosed: The queue has been closed.
 
-        >>> wq = getfixture("wq")
         >>> wq.queue(sorted, [3, 1, 2]).result()
         [1, 2, 3]
         """
@@ -173,7 +175,6 @@ class WorkMgr:
             *args: The arguments of both.
             **kwargs: The keyword arguments of both.
 
-        >>> wq = getfixture("wq")
         >>> unit = wq.queue_callback(pow, lambda unit, base, exponent: print(base, exponent, unit.result()), 2, 5)
         >>> wq.sync().done
         2 5 32
@@ -203,7 +204,6 @@ class WorkMgr:
             name: What its units are called.
             queue_timeout: Seconds that a unit may wait before it begins; then it ends with ``UnitTimeout`` and never runs.
 
-        >>> wq = getfixture("wq")
         >>> wq.options(name="four").queue(len, "four").name
         'four'
         """
@@ -250,7 +250,6 @@ class WorkMgr:
             progress: True: show how far it has come, on stderr if that is a terminal, or in the notebook: by tqdm or rich, where one is
                 installed, else as a line. ``"tqdm"``, ``"rich"`` or ``"plain"``: by this one.
 
-        >>> wq = getfixture("wq")
         >>> list(wq.map(pow, [1, 2, 3], [2, 2, 2]))
         [1, 4, 9]
         """
@@ -266,7 +265,6 @@ class WorkMgr:
         Returns:
             The recurring unit: ``stop()``, ``start()``, ``next_at``, ``last``, ``outcomes``.
 
-        >>> wq = getfixture("wq")
         >>> beat = wq.every(3600, print, "one more hour")
         >>> beat.stop()
         """
@@ -284,7 +282,6 @@ class WorkMgr:
             *args: Its arguments.
             **kwargs: Its keyword arguments.
 
-        >>> wq = getfixture("wq")
         >>> nightly = wq.cron("30 2 * * *", print, "good night")
         >>> nightly.next_at.strftime("%H:%M")
         '02:30'
@@ -314,7 +311,6 @@ class WorkMgr:
             WorkErrors: Units failed whose result nobody has asked for, or callbacks: an ExceptionGroup, in order of submission.
             TimeoutError: They have not ended within ``timeout`` seconds. They go on, and nothing is lost.
 
-        >>> wq = getfixture("wq")
         >>> unit = wq.queue(print, "hello")
         >>> wq.sync().done
         hello
@@ -344,7 +340,6 @@ class WorkMgr:
             WorkErrors: Nothing is outstanding, and units have failed whose result nobody has asked for, or callbacks have.
 
         >>> from workq import EXIT
-        >>> wq = getfixture("wq")
         >>> unit = wq.queue_callback(len, lambda unit, text: EXIT, "four")
         >>> wq.wait(), wq.wait(0)
         (True, True)
@@ -360,7 +355,6 @@ class WorkMgr:
         Raises:
             TimeoutError: None ended within ``timeout`` seconds.
 
-        >>> wq = getfixture("wq")
         >>> unit = wq.queue(len, "four")
         >>> wq.wait_one() is unit, wq.wait_one()
         (True, None)
@@ -371,7 +365,6 @@ class WorkMgr:
     def as_completed(self, timeout: float | None = None) -> Iterator[Unit[Any]]:
         """Yield the units of this queue as they end, until none is outstanding; each is handed out once.
 
-        >>> wq = getfixture("wq")
         >>> units = [wq.queue(abs, -n) for n in range(3)]
         >>> sorted(unit.result() for unit in wq.as_completed())
         [0, 1, 2]
@@ -390,7 +383,6 @@ class WorkMgr:
         Returns:
             True as soon as none runs; False where some still do after ``timeout``: the queue is paused all the same.
 
-        >>> wq = getfixture("wq")
         >>> wq.pause()
         True
         >>> unit = wq.queue(abs, -1)
@@ -427,7 +419,6 @@ class WorkMgr:
         Returns:
             How many units it has cancelled.
 
-        >>> wq = getfixture("wq")
         >>> wq.pause()
         True
         >>> units = [wq.queue(abs, -n) for n in range(3)]
@@ -625,7 +616,6 @@ class WorkMgr:
         It may be set at any time. Fewer: those that are too many end what they have begun; nothing is interrupted. More than the
         category's ``max_workers`` is clamped. A queue without workers (0) stays one, and the others keep at least 1.
 
-        >>> wq = getfixture("wq")
         >>> wq.num_workers = 1
         >>> wq.num_workers
         1
@@ -661,7 +651,6 @@ class WorkMgr:
     def limits(self) -> QueueLimits:
         """What it may have, with the limits of its category, and why: prints as a table, and has named fields.
 
-        >>> wq = getfixture("wq")
         >>> wq.limits.num_workers, wq.limits.reason
         (2, 'as asked for')
         """
@@ -700,9 +689,15 @@ class WorkMgr:
     def __repr__(self) -> str:
         row = self._row
         if row.closed:
-            return f"<WorkMgr {row.name}: {'detached' if self._is_detached() else 'closed'}>"
-        paused = "paused, " if row.paused else ""
-        return f"<WorkMgr {row.name}: {paused}{row.open_units()} units open, {len(row.workers)} of {row.max_workers} workers>"
+            return f"<WorkMgr {row.name}: closed>"
+        open_units = row.open_units()
+        units = "nothing to do" if not open_units else f"{open_units} unit{'s' * (open_units != 1)} to do"
+        workers = "no workers" if self._inline else f"{len(row.workers)} of {row.max_workers} worker{'s' * (row.max_workers != 1)}"
+        return f"<WorkMgr {row.name}: {units}, {workers}{', paused' if row.paused else ''}>"
+
+    def _repr_html_(self) -> str:
+        """Return its statistics, as a notebook shows them."""
+        return self.statistics()._repr_html_()
 
 
 def carried_of(contextvars: Any, trace_context: Any) -> Carried:

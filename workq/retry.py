@@ -36,7 +36,6 @@ class Retry:
         ArgumentError: A value is not allowed; the message names the argument.
 
     >>> import workq
-    >>> wq = getfixture("wq")
     >>> wq.options(retries=workq.Retry(3, delay=0.5, on=(ConnectionError, "lost"))).queue(len, "four").result()
     4
     """

@@ -324,6 +324,18 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
             text += f", {type(error).__name__}"
         return text + ">"
 
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it."""
+        from workq.tables import html_table, seconds
+
+        rows = [["name", self.name], ["state", self.state.value], ["waited", seconds(self.wait_time_s)], ["ran", seconds(self.run_time_s)]]
+        worker = self.worker
+        rows += [["worker", worker.name]] if worker is not None else []
+        value = self.value
+        rows += [["raised", f"{type(value.exception()).__name__}: {value.exception()}"]] if type(value) is Ended else []
+        rows += [["note", note] for note in self.notes]
+        return html_table(f"unit {self.queue}:{self.id}", [], rows)
+
     # ------------------------------------------------------------ the future
 
     def done(self) -> bool:

@@ -1,4 +1,4 @@
-"""The examples in workq's own docstrings run. In them ``getfixture("wq")`` is a fresh queue of two workers."""
+"""The examples in workq's own docstrings run. In those of a work queue's methods ``wq`` is one of two workers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,22 @@ WITH_EXAMPLES = [path for path in sorted((ROOT / "workq").rglob("*.py")) if ">>>
 RUN = """
 import doctest, importlib, sys
 
-def getfixture(name):
-    import workq
-    queues.append(workq.WorkMgr(2, name=name))
-    return queues[-1]
+from workq import WorkMgr
 
-queues = []
+class Runner(doctest.DocTestRunner):
+    # gives each example a queue of its own
+
+    def run(self, test, *args, **kwargs):
+        with WorkMgr(2, name="wq") as test.globs["wq"]:
+            return super().run(test, *args, **kwargs)
+
 module = importlib.import_module(sys.argv[1])
 flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-failed, tried = doctest.testmod(module, optionflags=flags, extraglobs={"getfixture": getfixture})
+runner = Runner(optionflags=flags)
+for test in doctest.DocTestFinder().find(module):
+    if test.examples:
+        runner.run(test)
+failed, tried = runner.failures, runner.tries
 sys.exit(1 if failed or not tried else 0)
 """
 

@@ -566,3 +566,19 @@ def test_done_callbacks_run_one_at_a_time_in_the_delivery_thread(wq: workq.WorkM
         os.close(read)
         os.close(write)
     assert set(names) <= {"face-delivery", threading.current_thread().name}
+
+
+def test_dir_shows_the_public_names_and_no_others() -> None:
+    noise = [name for name in dir(workq) if name not in workq.__all__ and not name.startswith("__")]
+    assert noise == []
+    assert {"Settings", "UnitState", "Metrics", "QueueStatistics", "WorkerTable", "progress"} <= set(workq.__all__)
+    for name in workq.__all__:
+        assert getattr(workq, name) is not None
+
+
+def test_help_shows_examples_that_a_reader_can_type() -> None:
+    import pydoc
+
+    shown = pydoc.render_doc(workq.WorkMgr)
+    assert "getfixture" not in shown
+    assert ">>> wq.queue(sorted, [3, 1, 2]).result()" in shown

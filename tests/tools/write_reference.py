@@ -19,6 +19,24 @@ Every public name is `workq.NAME`. This page is written from the docstrings by `
 """
 SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields|Note):$")
 TITLES = {"Args": "Arguments", "Attributes": "Attributes", "Raises": "Raises", "Returns": "Returns", "Yields": "Yields", "Note": "Note"}
+MADE_BY_US = {
+    "Unit",
+    "Results",
+    "WorkerTable",
+    "WorkerRow",
+    "QueueStatistics",
+    "Metrics",
+    "Histogram",
+    "UnitInfo",
+    "WorkerInfo",
+    "Settings",
+}
+INTERNAL = {  # what other rooms of workq use, and nobody else should
+    "Unit": {"asked", "extra", "label", "need_extra", "set_result", "set_exception", "set_running_or_notify_cancel"},
+    "WorkerRow": {"cells"},
+    "WorkerTable": {"HEAD"},
+    "Controller": {"check_usable", "end_queues", "drain_queues", "inline", "population", "running", "states", "wait", "wake_waiters"},
+}
 INHERITED = (BaseException, object, tuple, int)
 
 
@@ -71,16 +89,25 @@ def class_lines(name: str, kind: type) -> Iterator[str]:
         yield f"Is a {', '.join(f'`{base.__name__}`' for base in kind.__bases__)}."
         yield ""
     else:
-        yield from code(f"{name}{signature(kind)}")
+        yield from code(name if name in MADE_BY_US else f"{name}{signature(kind)}")
     yield from prose(inspect.getdoc(kind) or "")
+    if issubclass(kind, tuple):  # its fields are told of by the comments that stand beside them
+        lines = inspect.getsource(kind).splitlines()
+        yield from code(inspect.cleandoc("\n".join(line for line in lines[1:] if re.match(r"    (# --|\w+: )", line))))
     for member, value in vars(kind).items():
-        if member.startswith("_"):
+        if member.startswith("_") or member in INTERNAL.get(name, ()) or (name == "Controller" and of_rows(value)):
             continue
         if isinstance(value, property):
             yield from member_lines(f"`.{member}`", value.__doc__)
         elif inspect.isfunction(value) or isinstance(value, staticmethod | classmethod):
             function = value if inspect.isfunction(value) else value.__func__
             yield from member_lines(f"`.{member}{signature(function, method=not isinstance(value, staticmethod))}`", value.__doc__)
+
+
+def of_rows(value: Any) -> bool:
+    """Return whether a method of Controller takes a row of a queue or a unit: nobody but other rooms has such rows."""
+    function = getattr(value, "__func__", value)
+    return any(re.match(r"Queue\b|Unit\b", str(note)) for note in getattr(function, "__annotations__", {}).values())
 
 
 def member_lines(title: str, docstring: str | None) -> Iterator[str]:
@@ -126,7 +153,7 @@ def prose(docstring: str) -> Iterator[str]:
             yield f"**{TITLES[section]}**"
             yield ""
         elif example:
-            yield line.replace('getfixture("wq")', "workq.WorkMgr(2)")
+            yield line
         else:
             yield item(section, line) if section else markup(line)
     if example:
