@@ -81,5 +81,22 @@ def length_of(iterables: tuple[Iterable[Any], ...]) -> int | None:
     return min(lengths) if len(lengths) == len(iterables) else None
 
 
+OPTIONS = ("timeout", "retries", "priority", "name", "queue_timeout")  # of WorkMgr.options
+_UNEXPECTED = r"(\S+)\(\) (?:got an unexpected keyword argument '(\w+)'|takes no keyword arguments)"
+
+
+def add_hint(error: TypeError, function: str | None) -> None:
+    """Say that options of a unit are not given to ``queue``, where its function was called with a keyword that it has not."""
+    import re
+
+    found = re.match(_UNEXPECTED, str(error))
+    if found is None or function is None or found[1].rpartition(".")[2] != function.rpartition(".")[2]:
+        return
+    if found[2] is None:
+        error.add_note("the keyword arguments of queue() are the function's; options of the unit are given by options(...).queue(...)")
+    elif found[2] in OPTIONS:
+        error.add_note(f"if {found[2]} was meant for the unit, and not for {found[1]}: options({found[2]}=...).queue(...)")
+
+
 def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

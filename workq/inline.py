@@ -355,10 +355,10 @@ class InlineController:
                 value = function(*arguments[0], **arguments[1]) if call.keywords else function(*arguments)
                 return Raw(codec.dump_result(value, unit.label))
             except KeyboardInterrupt as error:
-                self._settle(unit, Ended(UnitState.FAILED, payload=codec.dump_error(error, unit.label)))
+                self._settle(unit, Ended(UnitState.FAILED, payload=codec.dump_error(error, unit.label), function=call.name))
                 raise
             except BaseException as error:
-                return Ended(UnitState.FAILED, payload=codec.dump_error(error, unit.label))
+                return Ended(UnitState.FAILED, payload=codec.dump_error(error, unit.label), function=call.name)
             finally:
                 self._infos.pop(unit.id, None)
 

@@ -62,6 +62,7 @@ class NestedController:
         self._sending = threading.RLock()  # a function goes before the first unit that names it, whichever threads queue
         self._answers: set[int] = set()  # of the questions that the parent has answered
         self._questions = count(1)
+        self._leaving: dict[int, Queue] = {}  # by question: queues that are deleted, and of which units may still run
         self._stillness: dict[int, int] = {}  # by queue: the question that the parent answers when no unit of it runs
         self._reads_along = False  # a thread reads the outcomes, as somebody waits who does not
         self._pools_version, rows = side.pools
@@ -197,10 +198,15 @@ class NestedController:
         """Delete the queue in the parent; its open units are cancelled here at once."""
         if self.forked:
             return
-        queue.closed = queue.gone = True
+        queue.closed = True
+        runs = bool(self.running_units(queue))
         if queue.number in self._opened:
             self._opened.discard(queue.number)
-            self._request("close", queue.number)
+            question = next(self._questions) if runs else 0
+            if runs:
+                self._leaving[question] = queue
+            self._request("close", queue.number, question)
+        queue.gone = not runs
         for key in [key for key in list(self._open) if key[0] == queue.number]:
             unit = self._open.pop(key, None)
             if unit is None:  # it has ended just now
@@ -237,7 +243,7 @@ class NestedController:
 
     def is_still(self, queue: Queue) -> bool:
         """Return whether the parent has said that no unit of a queue runs, since it was paused."""
-        return not queue.opened or self._stillness.get(queue.number) in self._answers
+        return not queue.opened or queue.closed or self._stillness.get(queue.number) in self._answers
 
     def break_off(self, queue: Queue) -> None:
         """A unit that interrupts itself ends by it, and its queues with it."""
@@ -374,11 +380,18 @@ class NestedController:
         if started_ns and ended_ns:
             tallies.note_unit(unit)
         queue.retrying -= 1
-        self._settle(unit, Raw(data) if what == PICKLED else Ended(UnitState(state), payload=data) if what == ENDED else data)
+        if what == ENDED:
+            self._settle(unit, Ended(UnitState(state), payload=data, function=unit.call.name))
+        else:
+            self._settle(unit, Raw(data) if what == PICKLED else data)
 
     def _hear(self, what: int, *news: Any) -> None:
         if what == ANSWERED:
-            self._answers.add(news[0])
+            leaving = self._leaving.pop(news[0], None)
+            if leaving is not None:
+                leaving.gone = True
+            else:
+                self._answers.add(news[0])
             return
         assert what == POOLS_NEWS, what
         version, rows = news

@@ -17,7 +17,7 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED
 from concurrent.futures._base import PENDING as _PENDING_STATE
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from workq.arguments import check_callable, check_timeout
+from workq.arguments import add_hint, check_callable, check_timeout
 from workq.core.states import UNIT_ENDS, UnitState
 from workq.errors import PicklingError, RemoteError, ResultError, UnitCancelled, UnitTimeout, WorkqError
 from workq.transport import codec, segments
@@ -104,12 +104,15 @@ class SegmentRaw:
 class Ended:
     """How a unit ended other than by returning."""
 
-    __slots__ = ("error", "payload", "state")
+    __slots__ = ("error", "function", "payload", "state")
 
-    def __init__(self, state: UnitState, error: BaseException | None = None, payload: bytes | memoryview = b"") -> None:
+    def __init__(
+        self, state: UnitState, error: BaseException | None = None, payload: bytes | memoryview = b"", function: str | None = None
+    ) -> None:
         self.state = state
         self.error = error
         self.payload = payload
+        self.function = function  # what was called, where it has raised
 
     def line(self) -> str:
         """Return what it was, in a line, without making the exception of anybody's class."""
@@ -130,6 +133,8 @@ class Ended:
                 if type(error) is not RemoteError:
                     break
                 error = codec.load_error(bytes(payload))  # it may not be the unit's fault: a signal handler may have raised just now
+            if type(error) is TypeError:
+                add_hint(error, self.function)
             self.error = error
             self.payload = b""
         return self.error

@@ -405,6 +405,7 @@ def test_ctrl_c_in_sync_says_how_many_it_cancelled_without_our_frames() -> None:
     ended = application(
         """
         import os, signal, threading, time, traceback, workq
+        from concurrent import futures
 
         if __name__ == "__main__":
             wq = workq.WorkMgr(1)
@@ -418,6 +419,7 @@ def test_ctrl_c_in_sync_says_how_many_it_cancelled_without_our_frames() -> None:
                 print(*error.__notes__)
                 frames = traceback.extract_tb(error.__traceback__)
                 print({os.path.basename(frame.filename) for frame in frames} & {"waiting.py", "controller.py"})
+            futures.wait(units, 20)
             print(wq.queue(abs, -1).result(20), [unit.cancelled() for unit in units])
             wq.close()
         """
@@ -443,3 +445,35 @@ def test_ctrl_c_in_a_callback_cancels_too_and_the_callback_is_not_made_again(bus
     busy.sync(DEADLINE_S)
     assert len(seen) == 1
     assert held.unit.cancelled()
+
+
+# ---------------------------------------------------------------- a hint
+
+
+def add(a: int, b: int = 0) -> int:
+    return a + b
+
+
+def calls_wrongly(**kwargs: Any) -> int:
+    return add(1, timeout=3)
+
+
+def test_an_option_that_was_given_to_the_function_is_hinted_at(wq: workq.WorkMgr) -> None:
+    for option in ("timeout", "retries", "priority", "name", "queue_timeout"):
+        error = wq.queue(add, 1, **{option: 3}).exception(DEADLINE_S)
+        assert error is not None
+        assert error.__notes__ == [f"if {option} was meant for the unit, and not for add: options({option}=...).queue(...)"]
+    local = wq.queue(lambda n: n, 1, timeout=3).exception(DEADLINE_S)  # type: ignore[misc]
+    assert "options(timeout=...)" in local.__notes__[0]
+    builtin = wq.queue(hash, 1, timeout=3).exception(DEADLINE_S)  # type: ignore[call-arg]
+    assert "options of the unit are given by options(...)" in builtin.__notes__[0]
+    for other in (wq.queue(add, 1, bb=3), wq.queue(calls_wrongly, timeout=3), wq.queue(add, "x")):  # type: ignore[call-arg, arg-type]
+        assert not hasattr(other.exception(DEADLINE_S), "__notes__")
+
+
+def test_the_hint_knows_all_options() -> None:
+    import inspect
+
+    from workq.arguments import OPTIONS
+
+    assert set(OPTIONS) == set(inspect.signature(workq.WorkMgr.options).parameters) - {"self"}

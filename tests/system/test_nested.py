@@ -10,7 +10,7 @@ import pytest
 
 import workq
 from tests.support import DEADLINE_S, wait_until
-from tests.system.held import Held, hold
+from tests.system.held import Held, deaf, hold
 
 pytestmark = pytest.mark.slow
 
@@ -125,6 +125,25 @@ def die_while_it_waits(fifo: str) -> None:
     unit = wq.queue(hold, fifo)
     threading.Thread(target=lambda: (wait_until(lambda: os.path.exists(fifo + ".die")), os._exit(7))).start()
     unit.result()
+
+
+def close_while_one_runs(fifo: str) -> bool:
+    """Close a queue whose unit is deaf; say whether it still ran afterwards."""
+    wq = workq.WorkMgr(1, delete_timeout=0.05)
+    unit = wq.queue(deaf, fifo)
+    wait_until(lambda: os.path.exists(fifo + ".begun"))
+    wq.close()
+    try:
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))  # fails where nobody reads it any more
+    except OSError:
+        return unit.cancelled()
+    return False
+
+
+def test_close_in_a_unit_returns_when_no_unit_of_the_queue_runs_any_more(wq: workq.WorkMgr, tmp_path: Path) -> None:
+    with Held(wq, tmp_path, close_while_one_runs) as held:
+        Path(held.fifo + ".begun").touch()
+        assert held.unit.result(DEADLINE_S) is True
 
 
 def test_a_unit_that_waits_for_its_own_is_shown_as_blocked_and_can_be_cancelled_with_them(wq: workq.WorkMgr, tmp_path: Path) -> None:

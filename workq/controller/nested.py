@@ -38,7 +38,7 @@ class Nested:
         self._calls: dict[tuple[int, int], Call] = {}
         self._requests: deque[tuple[Worker, Any]] = deque()
         self._ended: deque[Unit[Any]] = deque()
-        self._stillness: dict[tuple[int, int], tuple[Worker, int]] = {}  # by queue: who asked when no unit of it runs
+        self._stillness: dict[tuple[int, int], tuple[Worker, int, Queue]] = {}  # by queue: who asked when no unit of it runs
         self._next_number = FIRST_NUMBER
 
     # ------------------------------------------------------------ requests
@@ -73,7 +73,7 @@ class Nested:
                     "resize": self._resize,
                 }
                 answers[what](worker, self._queues[key], key, *rest)
-            elif what in ("pause", "drop"):
+            elif what in ("pause", "drop", "close") and rest[-1]:
                 self._answer_question(worker, rest[-1])
 
     def _open(self, worker: Worker, key: tuple[int, int], name: str, category: str, max_workers: int, delete_timeout_s: float) -> None:
@@ -132,14 +132,13 @@ class Nested:
         if paused:
             self._loop.hold_back(queue)
         self._loop.look_at(queue)
-        self._stillness[key] = worker, question
+        self._stillness[key] = worker, question, queue
         self._tell_stillness()
 
     def _tell_stillness(self) -> None:
-        """Answer those who asked when no unit of a paused queue runs any more."""
-        for key, (worker, question) in list(self._stillness.items()):
-            queue = self._queues.get(key)
-            if queue is None or self._loop.controller.is_still(queue):
+        """Answer those who asked when no unit of a queue that was paused or deleted runs any more."""
+        for key, (worker, question, queue) in list(self._stillness.items()):
+            if self._loop.controller.is_still(queue):
                 del self._stillness[key]
                 self._answer_question(worker, question)
 
@@ -156,11 +155,15 @@ class Nested:
         if not worker.exited:
             self._send(worker, (NEWS, ANSWERED, question))
 
-    def _close(self, worker: Worker, queue: Queue, key: tuple[int, int]) -> None:
+    def _close(self, worker: Worker, queue: Queue, key: tuple[int, int], question: int) -> None:
         del self._queues[key]
         for number in [number for number, call in self._calls.items() if call.queue is queue]:
             del self._calls[number]
         self._loop.delete_queue(queue)
+        self._stillness.pop(key, None)
+        if question:  # the unit waits until none of its runs any more
+            self._stillness[key] = worker, question, queue
+            self._tell_stillness()
 
     def units_of(self, worker: Worker, number: int, unit_id: int) -> list[Unit[Any]]:
         """Return the units that a worker's unit waits for: the one of this number, or all that run (0). For the search for circles."""
