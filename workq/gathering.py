@@ -280,12 +280,12 @@ def _wait_once(row: Queue, ready: Callable[[], bool], deadline: Deadline, what: 
     """Wait until it is ready, there is output, or it is time to draw."""
     left = deadline.left()
     if watch is None:
-        row.controller.wait(lambda: bool(row.outputs) or ready(), left, what, waits_for)
+        row.controller.wait(lambda: bool(row.outputs) or ready(), left, what, waits_for, row)
         return
     watch.draw()
     pause_s = watch.bar.pause_s(left)
     try:
-        row.controller.wait(lambda: bool(row.outputs) or ready(), pause_s, what, waits_for)
+        row.controller.wait(lambda: bool(row.outputs) or ready(), pause_s, what, waits_for, row)
     except TimeoutError:
         if deadline.over():
             raise

@@ -246,7 +246,7 @@ class InlineController:
         """Run units until this one has ended."""
         self.wait(lambda: unit.value is not PENDING, timeout, f"unit {unit.label} has not ended")
 
-    def wait(self, ready: Callable[[], bool], timeout: float | None, what: str, waits_for: object = None) -> None:
+    def wait(self, ready: Callable[[], bool], timeout: float | None, what: str, waits_for: object = None, runs: object = None) -> None:
         """Run units, in their order, until `ready()`. The time is looked at between two units: none is cut short.
 
         Raises:

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 from workq import context
 from workq.attempt import Attempt
 from workq.category import Category, unknown_category, unpacked
+from workq.children import Grant, OwnRuns
 from workq.config import DEFAULTS
 from workq.controller import tallies
+from workq.controller.children import ANSWERED, NEWS, POOLS_NEWS, RUN_OWN
 from workq.controller.delivery import write_output
-from workq.controller.nested import ANSWERED, ENDED, NEWS, PICKLED, POOLS_NEWS
+from workq.controller.nested import ENDED, PICKLED
 from workq.controller.records import Queue
 from workq.core.states import UnitState
 from workq.errors import CategoryError, WaitError
@@ -68,6 +70,7 @@ class NestedController:
         self._pools_version, rows = side.pools
         self._pools = unpacked(rows)
         self.dispatcher = SimpleNamespace(lock=threading.RLock())
+        self._own_runs = OwnRuns(self, side)
         side.on_reply = self._take
 
     @classmethod
@@ -108,8 +111,12 @@ class NestedController:
         """The categories: asked for anew where the board shows that they have changed."""
         version = self._side.words[POOLS]
         if version != self._pools_version:
-            self._request("pools", 0)
+            self.request("pools", 0)
             self.wait(lambda: self._pools_version >= version, None, "the categories have not been told")
+        return self._pools
+
+    def pools_as_known(self) -> dict[str, Category]:
+        """The categories as they were told last."""
         return self._pools
 
     @property
@@ -139,7 +146,7 @@ class NestedController:
         """Have the parent change how many workers serve a queue."""
         queue.max_workers = max_workers
         if queue.number in self._opened:
-            self._request("resize", queue.number, max_workers)
+            self.request("resize", queue.number, max_workers)
 
     def running(self) -> NestedController:
         """Return the acting part: ourselves."""
@@ -150,7 +157,7 @@ class NestedController:
         with self._whole():
             if queue.number not in self._opened:  # two threads may come here at once
                 self._opened.add(queue.number)
-                self._request("open", queue.number, queue.name, queue.category, queue.max_workers, queue.delete_timeout_s)
+                self.request("open", queue.number, queue.name, queue.category, queue.max_workers, queue.delete_timeout_s)
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
@@ -185,7 +192,7 @@ class NestedController:
             queue.retrying += 1  # counts what is open
             units.append((unit.id, call.number, unit.data, unit.queued_ns))  # never in a segment: there is no pool of them here
         if units:
-            self._request("units", queue.number, calls, units)
+            self.request("units", queue.number, calls, units)
 
     def open_units(self, queue: Queue) -> tuple[list[Unit[Any]], list[Unit[Any]]]:
         """Return a queue's open units; which of them run only the parent knows."""
@@ -205,7 +212,7 @@ class NestedController:
             question = next(self._questions) if runs else 0
             if runs:
                 self._leaving[question] = queue
-            self._request("close", queue.number, question)
+            self.request("close", queue.number, question)
         queue.gone = not runs
         for key in [key for key in list(self._open) if key[0] == queue.number]:
             unit = self._open.pop(key, None)
@@ -224,18 +231,18 @@ class NestedController:
         self.open_queue(queue)  # the parent has to know it
         self._answers.discard(self._stillness.pop(queue.number, 0))
         question = self._stillness[queue.number] = next(self._questions)
-        self._request("pause", queue.number, paused, question)
+        self.request("pause", queue.number, paused, question)
 
     def drop_waiting(self, queue: Queue, why: str, last: int) -> None:
         """Have the parent cancel the units of a queue that have not begun, up to a number; done when it returns."""
         question = next(self._questions)
-        self._request("drop", queue.number, why, last, question)
+        self.request("drop", queue.number, why, last, question)
         self.wait(lambda: question in self._answers, None, "")
         self._answers.discard(question)
 
     def stop_running(self, queue: Queue, why: str, last: int) -> None:
         """Have the parent stop the units of a queue that run, up to a number. Returns at once."""
-        self._request("stop", queue.number, why, last)
+        self.request("stop", queue.number, why, last)
 
     def running_units(self, queue: Queue) -> list[Unit[Any]]:
         """Return the units that the parent has not told the end of."""
@@ -252,7 +259,7 @@ class NestedController:
         """Ask the parent that a unit ends."""
         if unit.value is not PENDING:
             return unit.cancelled()
-        self._request("cancel", unit.call.queue.number, unit.id)
+        self.request("cancel", unit.call.queue.number, unit.id)
         return True
 
     def state_of(self, unit: Unit[Any]) -> UnitState:
@@ -298,36 +305,72 @@ class NestedController:
 
     def wait_unit(self, unit: Unit[Any], timeout: float | None) -> None:
         """Wait until a unit has ended."""
-        self.wait(lambda: unit.value is not PENDING, timeout, f"unit {unit.label} has not ended", unit)
+        self.wait(lambda: unit.value is not PENDING, timeout, f"unit {unit.label} has not ended", unit, unit.call.queue)
 
-    def wait(self, ready: Callable[[], bool], timeout: float | None, what: str, waits_for: Unit[Any] | Queue | None = None) -> None:
+    def wait(
+        self,
+        ready: Callable[[], bool],
+        timeout: float | None,
+        what: str,
+        waits_for: Unit[Any] | Queue | None = None,
+        runs: Queue | None = None,
+    ) -> None:
         """Wait until `ready()`, as a blocked worker. One thread reads; others are told of each outcome.
 
-        A wait of the main thread that has no time-out, for what it names, may close a circle: then it raises WaitError.
+        A wait of the main thread that has no time-out, for what it names, may close a circle: then it raises WaitError. Where the category
+        may have no more processes units of the queue ``runs`` are run here; the time is looked at between two.
         """
         self.check_usable()
-        if timeout is not None or waits_for is None or threading.get_ident() != self._side.main_thread:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (grant := self._wait_or_be_granted(ready, deadline, waits_for, runs)) is not None:
+            self._run_own(*grant)
+        if not ready():
+            raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
+
+    def _wait_or_be_granted(
+        self, ready: Callable[[], bool], deadline: float | None, waits_for: Unit[Any] | Queue | None, runs: Queue | None
+    ) -> Grant | None:
+        """Wait until `ready()` or the time is over; return before that where we are to run a unit of ``runs`` ourselves."""
+        if deadline is not None or waits_for is None or threading.get_ident() != self._side.main_thread:
             with context.blocking():
-                self._wait(ready, timeout, what)
-            return
+                return self._wait(ready, deadline, runs)
         claims = self._side.locks()
         queue, unit = (waits_for.number, 0) if isinstance(waits_for, Queue) else (waits_for.call.queue.number, waits_for.id)
         number = claims.waits_for(queue, unit)
         try:
             with context.blocking():  # afterwards: its bell has the controller look
-                self._wait(lambda: ready() or claims.circle(number) is not None, None, what)
+                grant = self._wait(lambda: ready() or claims.circle(number) is not None, None, runs)
         finally:
             claims.waits_no_more(number)
-        if not ready():
+        if grant is None and not ready():
             raise WaitError(claims.circle(number))
+        return grant
 
-    def _wait(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not ready():
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
-            self._side.replies.wait_once(left)
+    def _wait(self, ready: Callable[[], bool], deadline: float | None, runs: Queue | None) -> Grant | None:
+        offer = 0
+        try:
+            while not ready():
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return None
+                if not offer and runs is not None and self._own_runs.may_offer(runs):
+                    offer = self._own_runs.offer(runs)
+                self._side.replies.wait_once(left)
+                if offer and (grant := self._own_runs.granted(offer)) is not None:
+                    offer = 0
+                    return grant
+            return None
+        finally:
+            if offer and runs is not None:
+                self._own_runs.withdraw(runs, offer)
+
+    def _run_own(self, offer: int, queue_number: int, unit_id: int, number: int, attempt: int) -> None:
+        """Run what we were given for an offer."""
+        unit = self._open.get((queue_number, unit_id))
+        if unit is None:  # its queue was closed just now, and the parent knows
+            self.request("withdraw", queue_number, offer)
+        else:
+            self._own_runs.run(unit, offer, number, attempt)
 
     def wake_waiters(self) -> None:
         """Have whoever waits look again."""
@@ -393,6 +436,9 @@ class NestedController:
             else:
                 self._answers.add(news[0])
             return
+        if what == RUN_OWN:
+            self._own_runs.take(*news)
+            return
         assert what == POOLS_NEWS, what
         version, rows = news
         self._pools = unpacked(rows)
@@ -431,5 +477,6 @@ class NestedController:
             except Exception:
                 logger.exception("a callback raised: %r", callback)
 
-    def _request(self, *what: Any) -> None:
+    def request(self, *what: Any) -> None:
+        """Ask the parent for something."""
         self._side.say(UP_REQUEST, marshal_dumps(what))

@@ -18,6 +18,7 @@ from workq.core.actions import (
     KillWorker,
     Limit,
     Release,
+    RunOwn,
     Sample,
     StartWorker,
     StopWorker,
@@ -29,6 +30,9 @@ from workq.core.events import (
     CategoryRemoved,
     Event,
     Limits,
+    OwnerDone,
+    OwnerOffers,
+    OwnerWithdraws,
     QueueClosed,
     QueueId,
     QueueOpened,
@@ -73,6 +77,8 @@ class World(RuleBasedStateMachine):
         self.alive: dict[WorkerId, str] = {}  # what each process is told to do: start, idle, serve, leave, die
         self.serves: dict[WorkerId, QueueId] = {}
         self.told: dict[WorkerId, int | None] = {}
+        self.own: dict[QueueId, int] = {}  # units that owners run
+        self.offered: set[QueueId] = set()
         self.queues = 0
         self.units = 0
         self.sampled: dict[str, bool] = {}
@@ -122,11 +128,26 @@ class World(RuleBasedStateMachine):
                 if isinstance(action, KillUnit):
                     self.alive[worker] = "die"
                     self.serves.pop(worker, None)
+            case RunOwn(worker, queue):
+                self.check_own(worker, queue)
             case Sample(category, on):
                 assert self.sampled.get(category, False) is not on, "only the change is ordered"
                 self.sampled[category] = on
             case FailCategory(category):
                 assert not self.scheduler.categories[category].waiting
+
+    def check_own(self, worker: WorkerId, queue: QueueId) -> None:
+        """An owner runs its own only where it has offered to, and no process more may be had."""
+        row = self.scheduler.queues[queue]
+        category = self.scheduler.categories[row.category]
+        assert row.owner == worker
+        assert not row.paused
+        assert queue in self.offered
+        assert category.limits.max_total_workers is not None
+        assert category.living >= category.limits.max_total_workers
+        assert row.serving + row.own <= row.max_workers
+        self.offered.discard(queue)
+        self.own[queue] = self.own.get(queue, 0) + 1
 
     def check_limits_of_starts(self, category: CategoryRow) -> None:
         """There may be more workers than the limits say (one unblocked, they were lowered), but none is started then."""
@@ -172,6 +193,47 @@ class World(RuleBasedStateMachine):
         if category is not None and not category.removed:
             self.queues += 1
             self.tell(QueueOpened(QueueId(self.queues), name, most, session=kind == "session", tears_down=kind == "tears down"))
+
+    @precondition(lambda self: self.in_state(S.ACTIVE, S.BLOCKED))
+    @rule(pick=NUMBERS, most=st.integers(1, 5), elsewhere=st.sampled_from([False, False, False, True]), units=st.integers(0, 3))
+    def unit_opens_queue(self, pick: int, most: int, elsewhere: bool, units: int) -> None:
+        """A unit makes a queue, in its own category or in another, queues units on it, waits for them, and would run them itself."""
+        workers = self.in_state(S.ACTIVE, S.BLOCKED)
+        owner = workers[pick % len(workers)]
+        name = self.scheduler.workers[owner].category
+        category = self.scheduler.categories.get("ab".replace(name, "") if elsewhere else name)
+        if category is None or category.removed:
+            return
+        self.queues += 1
+        number = QueueId(self.queues)
+        self.tell(QueueOpened(number, category.name, most, 1, owner=owner))
+        if units:
+            self.tell(WorkWaits(number, units))
+        self.offered.add(number)
+        self.tell(OwnerOffers(number))
+        self.tell(WorkerBlocked(owner, BlockedHow.DECLARED))
+
+    @precondition(lambda self: self.scheduler.queues)
+    @rule(pick=NUMBERS, offers=st.booleans())
+    def owner_offers(self, pick: int, offers: bool) -> None:
+        queues = list(self.scheduler.queues)
+        queue = queues[pick % len(queues)]
+        if self.scheduler.queues[queue].owner is None or self.scheduler.queues[queue].closed:
+            return
+        if offers:
+            self.offered.add(queue)
+            self.tell(OwnerOffers(queue))
+        else:
+            self.offered.discard(queue)
+            self.tell(OwnerWithdraws(queue))
+
+    @precondition(lambda self: any(self.own.values()))
+    @rule(pick=NUMBERS)
+    def owner_has_done(self, pick: int) -> None:
+        running = [number for number, units in self.own.items() if units]
+        queue = running[pick % len(running)]
+        self.own[queue] -= 1
+        self.tell(OwnerDone(queue))
 
     @precondition(lambda self: self.open_queues())
     @rule(pick=NUMBERS, units=st.sampled_from([1, 1, 2, 5, 100]))

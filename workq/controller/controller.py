@@ -330,6 +330,8 @@ class Controller:
         self.pools_version += 1
         for worker in self.loop.dispatcher.workers if self.loop is not None else []:
             worker.words[POOLS] = self.pools_version
+        if self.loop is not None:
+            self.loop.command(self.loop.nested.tell_owners)
 
     def population(self) -> tuple[Counter[str], Counter[str]]:
         """Return how many processes, and how many open queues, each category has."""
@@ -525,10 +527,18 @@ class Controller:
             last = unit.id if unit is not None else next(queue.ids)  # what is queued from now on has a higher number
             self.loop.command(self.loop.break_off, queue, unit, kill, last)
 
-    def wait(self, ready: Callable[[], bool], timeout: float | None, what: str, waits_for: Unit[Any] | Queue | None = None) -> None:
+    def wait(
+        self,
+        ready: Callable[[], bool],
+        timeout: float | None,
+        what: str,
+        waits_for: Unit[Any] | Queue | None = None,
+        runs: Queue | None = None,
+    ) -> None:
         """Wait until `ready()`. Raises TimeoutError that says `what` after ``timeout`` seconds.
 
         ``waits_for``: what all has to end; the wait of a thread that holds locks may close a circle, and then raises WaitError.
+        ``runs`` is for waits in units (`workq.nested`).
         """
         if timeout is None and waits_for is not None and self.claims.held and self.claims.holds_any():
             self.claims.wait_for(waits_for, ready, lambda ready: self.wait(ready, None, what))

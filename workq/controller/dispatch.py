@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from workq.config import Settings
 from workq.controller import tallies
-from workq.controller.records import GHOST, NEVER, Batch, Call, Large, Queue, Worker
+from workq.controller.records import GHOST, NEVER, OWN_FIRST, Batch, Call, Large, Queue, Worker
 from workq.core.states import UnitState
 from workq.transport.board import (
     BATCH_AT,
@@ -434,9 +434,10 @@ class Dispatcher:
             payload = bytes(worker.lane.board.ring[offset : offset + length])
             worker.read_at = position + length
             batch.queue.bytes_up += length
-        return self._decoded(worker, batch, at, kind, payload)
+        return self.value_of(worker, batch, at, kind, payload)
 
-    def _decoded(self, worker: Worker, batch: Batch, at: int, kind: int, payload: Any) -> Any:
+    def value_of(self, worker: Worker, batch: Batch, at: int, kind: int, payload: Any) -> Any:
+        """Return the value of a unit from its kind and payload; GHOST_VALUE where it comes again."""
         unit = batch.units[at]
         if kind == KIND_MARSHAL:
             return marshal_loads(payload)
@@ -467,7 +468,7 @@ class Dispatcher:
                 return header >> KIND_BITS
             if inner_kind in (KIND_TRUE, KIND_FALSE):
                 return inner_kind == KIND_TRUE
-            return self._decoded(worker, batch, at, inner_kind, inner)
+            return self.value_of(worker, batch, at, inner_kind, inner)
         assert kind in (KIND_ERROR, KIND_INTERRUPTED), kind
         return self.failed_end(worker, batch, at, kind, payload)
 
@@ -579,7 +580,7 @@ class Dispatcher:
     def find(self, unit: Unit[Any]) -> tuple[Worker, int] | None:
         """Return the worker that holds a unit, and its number there; None where no worker holds it."""
         for worker in self.workers:
-            for batch in (*worker.batches, *((worker.forming,) if worker.forming else ())):
+            for batch in (*worker.batches, *worker.own, *((worker.forming,) if worker.forming else ())):
                 if unit in batch.units:
                     return worker, batch.first + batch.units.index(unit)
         return None
@@ -595,7 +596,10 @@ class Dispatcher:
         if place is None:
             return UnitState.RESTING if unit in unit.call.queue.resting else UnitState.QUEUED
         worker, number = place
-        if number > worker.words[STARTED]:
+        if number >= OWN_FIRST:
+            if not any(batch.first == number and batch.begun_ns for batch in worker.own):
+                return UnitState.SENT
+        elif number > worker.words[STARTED]:
             return UnitState.SENT
         return UnitState.STOPPING if unit.extra is not None and unit.extra.stopping is not None else UnitState.RUNNING
 
@@ -610,6 +614,13 @@ class Dispatcher:
                 unit = batch.units[at]
                 return None if unit is GHOST else (unit, self.begun_ns(worker, batch, at) / 1e9)
         return None
+
+    def innermost(self, worker: Worker) -> tuple[Unit[Any], float] | None:
+        """The same, but where the unit waits for one of its own that its worker runs meanwhile, that one."""
+        for batch in reversed(worker.own):
+            if batch.begun_ns and batch.units[0] is not GHOST:
+                return batch.units[0], batch.begun_ns / 1e9
+        return self.running(worker)
 
     def trim(self, queue: Queue) -> None:
         """Take units that have ended (they were cancelled) off both ends of the backlogs; those between go with the stream."""

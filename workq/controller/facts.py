@@ -77,7 +77,7 @@ def of_worker(loop: Loop, worker: Worker) -> Iterator[Event]:
         if dry:
             worker.allowance = None
         yield WorkerDry(number) if dry else WorkerTook(number)
-    if worker.batches and not worker.told_blocked and blocked_now(worker):
+    if worker.batches and not worker.told_blocked and blocked_now(worker) and not (worker.own and not worker.own[-1].begun_ns):
         worker.told_blocked = True
         if holds_more_than_one(worker):
             loop.command(loop.take_back, worker)
@@ -135,10 +135,12 @@ def take_frame(loop: Loop, worker: Worker, frame: Frame) -> None:
         frame.taken = True
         loop.controller.delivery.record(worker, bytes(payload))
     elif kind == UP_OUTPUT:
-        (_, unit_id), chunks = marshal_loads(payload)
-        for batch in worker.batches:
+        (queue_name, unit_id), chunks = marshal_loads(payload)
+        own = queue_name is None  # a unit that the worker runs while its maker waits, by its number there
+        for batch in worker.own if own else worker.batches:
             for unit in batch.units[batch.at :]:
-                if unit is not GHOST and unit.id == unit_id and unit.value is PENDING and not frame.taken:
+                found = unit is not GHOST and (batch.first == unit_id if own else unit.id == unit_id)
+                if found and unit.value is PENDING and not frame.taken:
                     extra, keep = unit.need_extra(), unit.call.queue.outputs.append
                     extra.output += chunks
                     frame.taken = True

@@ -93,6 +93,7 @@ class Halts:
         running = loop.dispatcher.running(worker)
         with loop.dispatcher.lock:
             all_lost = loop.dispatcher.abandon(worker)
+            own = loop.nested.children.abandon(worker)  # which the unit that waited for them ran, the innermost last
             queue = worker.queue
             self._forget(worker)
             if queue is not None:
@@ -100,8 +101,10 @@ class Halts:
                 worker.queue = None
                 queue.told = 0
                 loop.attention.add(queue)
+        begun = dict([] if running is None else [running]) | {unit: begun_ns / 1e9 for unit, begun_ns in own}
+        all_lost += [unit for unit, _ in own]
         lost = all_lost[-1] if all_lost else None
-        begun_s = running[1] if running is not None and lost is running[0] else None
+        begun_s = begun.get(lost) if lost is not None else None
         halt = self._halt(worker, code, peak_rss_bytes, lost, begun_s)
         if not worker.leaving:
             self._report(worker, halt)
@@ -109,7 +112,7 @@ class Halts:
             why = f"{worker.killed_for}: " if worker.killed_for is not None else ""
             self.note_start_failure(worker.category, why + str(halt))
         for unit in all_lost:
-            self._blame(unit, worker, halt, begun_s if unit is lost else None)
+            self._blame(unit, worker, halt, begun.get(unit))
         loop.locks.worker_gone(worker, code)
         loop.nested.worker_gone(worker)
         loop.tell(WorkerExited(WorkerId(number)))

@@ -481,6 +481,9 @@ class Loop:
         with self.dispatcher.lock:
             self.dispatcher.forget(queue)
         self.stop_running(queue, queue.why_deleted)
+        for unit in self.nested.children.of_queue(queue):
+            self.stops.stop(unit, queue.why_deleted)
+        self.nested.children.forget(queue)
         if queue.cleanups:
             self.departures.add(queue)
         if queue.opened and not queue.gone:
@@ -589,4 +592,6 @@ class Loop:
                             self.settle(unit, cancelled(unit, why))
                 worker.batches.clear()
                 worker.forming = None
+            for unit in self.nested.children.of_queue(queue):
+                self.settle(unit, cancelled(unit, why))
         self.lead.wake_ready()

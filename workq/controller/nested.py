@@ -13,6 +13,7 @@ from marshal import loads as marshal_loads
 from typing import TYPE_CHECKING, Any
 
 from workq.category import packed
+from workq.controller.children import ANSWERED, NEWS, POOLS_NEWS, Children
 from workq.controller.records import Call, Options, Queue, Worker
 from workq.core.events import QueueId, QueueOpened, QueuePaused, QueueResumed
 from workq.core.states import UnitState
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from workq.controller.loop import Loop
 
 VALUE, PICKLED, ENDED = range(3)  # what a reply holds
-NEWS = 0  # stands where a reply has the number of a queue (None stands there for an answer about locks); it tells of
-POOLS_NEWS, ANSWERED = range(2)  # the categories; a question that is answered
 FIRST_NUMBER = 1 << 40  # of nested queues, apart from those that the application makes
 
 
@@ -40,6 +39,7 @@ class Nested:
         self._ended: deque[Unit[Any]] = deque()
         self._stillness: dict[tuple[int, int], tuple[Worker, int, Queue]] = {}  # by queue: who asked when no unit of it runs
         self._next_number = FIRST_NUMBER
+        self.children = Children(loop)
 
     # ------------------------------------------------------------ requests
 
@@ -62,6 +62,15 @@ class Nested:
                 self._tell_pools(worker)
             elif what == "open":
                 self._open(worker, key, *rest)
+            elif what == "withdraw":  # of a queue that may have been closed meanwhile
+                self.children.withdraw(worker, self._queues.get(key), *rest)
+            elif what == "begun":
+                self.children.begun(worker, number, *rest)
+            elif what == "ended":
+                self.children.ended(worker, number, *rest)
+            elif what == "offer":
+                if key in self._queues:
+                    self.children.offer(self._queues[key], number, *rest)
             elif key in self._queues:
                 answers: dict[str, Callable[..., None]] = {
                     "units": self._units,
@@ -89,13 +98,20 @@ class Nested:
         self._queues[key] = queue
         self._loop.controller.queues[queue.number] = queue
         queue.depth_of_nest = 1 + (worker.queue.depth_of_nest if worker.queue is not None else 0)
-        self._loop.tell(QueueOpened(queue.number, category, queue.max_workers, queue.depth_of_nest))
+        self._loop.tell(QueueOpened(queue.number, category, queue.max_workers, queue.depth_of_nest, owner=worker.number))
 
     def _tell_pools(self, worker: Worker) -> None:
         """Say what the categories are now."""
         controller = self._loop.controller
         version = controller.pools_version  # first: what changes in between is asked for again
-        self._send(worker, (NEWS, POOLS_NEWS, version, packed(list(controller.pools.values()))))
+        self.send(worker, (NEWS, POOLS_NEWS, version, packed(list(controller.pools.values()))))
+
+    def tell_owners(self) -> None:
+        """The categories have changed: units that wait may have to run their own units from now on."""
+        for number in {number for number, _ in self._queues}:
+            worker = self._loop.by_number.get(number)
+            if worker is not None and not worker.outgoing.waiting:  # else it does not read, and looks by itself when it does
+                self._tell_pools(worker)
 
     def _resize(self, worker: Worker, queue: Queue, key: tuple[int, int], wanted: int) -> None:
         category = self._loop.controller.pools.get(queue.category)
@@ -103,7 +119,8 @@ class Nested:
         if category is not None:
             self._loop.controller.resize_queue(queue, category.clamp(wanted))
 
-    def _send(self, worker: Worker, reply: tuple[Any, ...]) -> None:
+    def send(self, worker: Worker, reply: tuple[Any, ...]) -> None:
+        """Send a reply down, in its turn."""
         with self._loop.dispatcher.lock:
             worker.outgoing.send(down_frame(DOWN_REPLY, marshal_dumps(reply)))
 
@@ -153,7 +170,7 @@ class Nested:
 
     def _answer_question(self, worker: Worker, question: int) -> None:
         if not worker.exited:
-            self._send(worker, (NEWS, ANSWERED, question))
+            self.send(worker, (NEWS, ANSWERED, question))
 
     def _close(self, worker: Worker, queue: Queue, key: tuple[int, int], question: int) -> None:
         del self._queues[key]
@@ -199,7 +216,7 @@ class Nested:
             unit.call.queue.outputs.clear()
             if owner is None or owner.exited or key is None:
                 continue
-            self._send(owner, (key[1], unit.id, *outcome(unit)))
+            self.send(owner, (key[1], unit.id, *outcome(unit)))
         self._tell_stillness()
 
 

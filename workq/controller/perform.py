@@ -19,6 +19,7 @@ from workq.core.actions import (
     Limit,
     Release,
     RingAlarm,
+    RunOwn,
     Sample,
     StartWorker,
     StopWorker,
@@ -38,6 +39,8 @@ def perform(loop: Loop, action: Action, now: float) -> list[NeedsLead]:
     match action:
         case Grant(number, queue, limit):
             return _grant(loop, loop.by_number.get(number), queue, limit)
+        case RunOwn(number, queue):
+            loop.nested.children.run_own(number, queue)
         case Limit(number, units):
             return _limit(loop, loop.by_number.get(number), units)
         case Release():

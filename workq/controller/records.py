@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 GHOST = None  # stands in a batch where a unit was taken back
 NEVER = 1 << 62
+OWN_FIRST = 1 << 61  # the numbers, in a worker, of units that it runs itself while their maker waits; below are those of its batches
 LOADING_S = 5.0  # what a worker has taken may need so long until its first unit begins: its function's module has to be imported
 
 
@@ -115,6 +116,17 @@ class Batch:
         self.tried = False  # it was begun to be sent; whether it was is not known before `sent` is set
 
 
+class OwnBatch(Batch):
+    """One unit that a worker runs itself while the unit that waits for it waits there (children.py)."""
+
+    __slots__ = ("ended_ns", "offer")
+
+    def __init__(self, queue: Queue, first: int, offer: int) -> None:
+        super().__init__(queue, first)
+        self.offer = offer  # for which it was given
+        self.ended_ns = 0
+
+
 class Worker:
     """One worker process, as the parent sees it.
 
@@ -134,6 +146,7 @@ class Worker:
         self.queue: Queue | None = None
         self.batches: deque[Batch] = deque()
         self.forming: Batch | None = None
+        self.own: list[OwnBatch] = []  # units of its units that it runs itself, the innermost last; the controller's
         self.next_number = 1  # of the next unit that it is given
         self.known: set[Call] = set()  # the calls that it was sent
         self.to_forget: list[int] = []  # the numbers of calls of deleted queues that it was sent
@@ -337,6 +350,10 @@ class Queue:  # weakly referred to by its controller
         if self.new_failures is not None:
             self.new_failures.append(unit)
 
+    def own_batches(self) -> list[OwnBatch]:
+        """Return the units of it that its owner runs itself, each in its batch."""
+        return [batch for batch in tuple(self.owner.own) if batch.queue is self] if self.owner is not None else []
+
     def open_units(self) -> int:
         """Return how many units have not ended."""
         flying = [unit for worker in list(self.workers) for batch in list(worker.batches) for unit in batch.units[batch.at :]]
@@ -351,7 +368,8 @@ class Queue:  # weakly referred to by its controller
         flying = [
             unit for worker in self.workers for batch in tuple(worker.batches) for unit in batch.units[batch.at :] if unit is not GHOST
         ]
-        return [*self.pending, *(unit for units in self.ranked.values() for unit in units), *tuple(self.resting), *flying]
+        own = [batch.units[0] for batch in self.own_batches() if batch.units[0] is not GHOST]
+        return [*self.pending, *(unit for units in self.ranked.values() for unit in units), *tuple(self.resting), *flying, *own]
 
     def busy(self) -> bool:
         """Return whether any unit of it is still open."""

@@ -91,7 +91,7 @@ def _worker_row(controller: Controller, worker: Worker, row: Any, now: float) ->
     """Return what is known of one worker."""
     loop = controller.loop
     assert loop is not None
-    running = loop.dispatcher.running(worker)
+    running = loop.dispatcher.innermost(worker)
     usage = probe.usage(worker.pid)
     return WorkerRow(
         worker.pid,

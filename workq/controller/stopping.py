@@ -8,7 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from workq.controller.dispatch import GHOST_VALUE
-from workq.controller.records import GHOST, Batch, Worker
+from workq.controller.records import GHOST, OWN_FIRST, Batch, OwnBatch, Worker
 from workq.core.events import StopReason, UnitId, UnitMustStop, WorkerId
 from workq.core.states import UnitState
 from workq.process import stack
@@ -51,7 +51,7 @@ class Stops:
         loop = self._loop
         with loop.dispatcher.lock:
             place = loop.dispatcher.find(unit)
-            if place is not None and place[1] > place[0].words[STARTED]:
+            if place is not None and place[0].words[STARTED] < place[1] < OWN_FIRST:
                 loop.dispatcher.recall(place[0])  # it waits behind another: take it back, and drop it
                 place = loop.dispatcher.find(unit)
         if unit.value is not PENDING:
@@ -126,6 +126,8 @@ class Stops:
         loop, worker = self._loop, row.worker
         loop.dispatcher.recall(worker)
         loop.dispatcher.read(worker)
+        if row.number >= OWN_FIRST:
+            loop.nested.answer()  # that it has ended stands among what the worker has said
         if row.unit.value is not PENDING or self._moved(row):
             return  # it has just ended
         worker.killed_for = f"its unit {row.unit.label} did not end within delete_timeout"
@@ -162,6 +164,25 @@ class Stops:
                 self.next_check = due
 
     def _check_worker(self, worker: Worker, now: float) -> float | None:
+        dues = [
+            due for due in (self._check_batches(worker, now), *(self._check_own(batch, now) for batch in worker.own)) if due is not None
+        ]
+        return min(dues, default=None)
+
+    def _check_own(self, batch: OwnBatch, now: float) -> float | None:
+        """The same for a unit that a worker runs while its maker waits."""
+        unit = batch.units[0]
+        timeout = None if unit is GHOST else unit.call.options.timeout
+        if timeout is None:
+            return None
+        over: float = (batch.begun_ns / 1e9 if batch.begun_ns else now) + timeout
+        if over > now:
+            return over
+        if unit.extra is None or unit.extra.stopping is None:
+            self.stop(unit, "it ran for too long", StopReason.TIMED_OUT)
+        return None
+
+    def _check_batches(self, worker: Worker, now: float) -> float | None:
         units = [unit for batch in tuple(worker.batches) for unit in batch.units[batch.at :] if unit is not GHOST]
         timeouts: list[float] = [unit.call.options.timeout for unit in units if unit.call.options.timeout is not None]
         if not timeouts:
@@ -196,8 +217,11 @@ def failed_end(loop: Loop, worker: Worker, batch: Batch, at: int, kind: int, pay
     if unit.call.options.retry is not None:
         from workq.controller import retrying  # loaded already, by whoever asked for retries
 
-        ended_ns = worker.lane.board.ends[(batch.first + at) & MASK]
-        attempt = retrying.attempt_of(unit, end, worker, loop.dispatcher.begun_ns(worker, batch, at), ended_ns)
+        if isinstance(batch, OwnBatch):
+            begun_ns, ended_ns = batch.begun_ns, batch.ended_ns
+        else:
+            begun_ns, ended_ns = loop.dispatcher.begun_ns(worker, batch, at), worker.lane.board.ends[(batch.first + at) & MASK]
+        attempt = retrying.attempt_of(unit, end, worker, begun_ns, ended_ns)
         if retrying.comes_again(loop, unit, end, attempt, (batch.units, at)):
             return GHOST_VALUE
     count_end(unit, end.state)

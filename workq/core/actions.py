@@ -42,6 +42,14 @@ class Grant:
 
 
 @fact
+class RunOwn:
+    """The worker, whose unit waits for units of this queue, runs one of them itself: no other worker can be had. OwnerDone follows."""
+
+    worker: WorkerId
+    queue: QueueId
+
+
+@fact
 class Limit:
     """A worker that serves a queue takes at most so many units more; 0: what it has not begun is taken back as well.
 
@@ -117,6 +125,7 @@ Action = (
     | StopWorker
     | KillWorker
     | Grant
+    | RunOwn
     | Limit
     | Release
     | TearDown

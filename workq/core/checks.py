@@ -18,12 +18,13 @@ def check_category(category: CategoryRow, workers: Mapping[WorkerId, WorkerRow])
     for queue in category.queues.values():
         _check_queue(category, queue)
     assert category.wishes == sum(queue.wish for queue in category.queues.values()), category
-    assert len(category.served) <= category.living, "a served queue has a worker"
+    own = sum(queue.own for queue in category.queues.values())
+    assert len(category.served) <= category.living + own, "a served queue has a worker"
     assert category.dying == sum(row.holds_slot for row in category.crew[W.STOPPING].values()), category
     for row in category.worn.values():
         assert row is workers[row.id], row
         assert row.state not in LEFT_FOR_GOOD, row
-    _check_progress(category)
+    _check_progress(category, workers)
 
 
 def _check_places(category: CategoryRow, workers: Mapping[WorkerId, WorkerRow]) -> None:
@@ -52,12 +53,14 @@ def _check_queue(category: CategoryRow, queue: QueueRow) -> None:
         assert queue.id in row.fit_for, row
         assert row.state not in LEFT_FOR_GOOD, row
     assert not queue.session or sum(map(len, queue.crew.values())) <= 1, "a session has one worker"
+    assert queue.own >= 0, queue
     assert not queue.units or queue.serving or queue.unserved, f"{queue} waits, and is served by nobody"
 
 
-def _check_progress(category: CategoryRow) -> None:
+def _check_progress(category: CategoryRow, workers: Mapping[WorkerId, WorkerRow]) -> None:
     """Progress and no idle slot: a free worker never stands beside a queue that may have it, nor room for a new one unused."""
     assert placement.next_pair(category) is None, category
+    assert placement.next_own(category, workers) is None, category
     for row in category.crew[W.WAITING_FOR_UNITS].values():
         assert row.limit is None
     starts = sizing.count_starts(

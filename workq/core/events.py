@@ -55,7 +55,7 @@ class QueueOpened:
 
     ``depth`` is 0 for a queue that the application made, and one more than its own queue's for one that a unit made. A ``session`` has one
     worker of its own, which stays with it till it is closed, and then ends. ``tears_down``: its workers have something to do before they
-    leave it.
+    leave it. ``owner`` is the worker of the unit that made it.
     """
 
     queue: QueueId
@@ -64,6 +64,7 @@ class QueueOpened:
     depth: int = 0
     session: bool = False
     tears_down: bool = False
+    owner: WorkerId | None = None
 
 
 @fact
@@ -106,6 +107,27 @@ class WorkWaits:
 @fact
 class WorkTaken:
     """The queue's backlog is empty."""
+
+    queue: QueueId
+
+
+@fact
+class OwnerOffers:
+    """The unit that made this queue waits for its units, and its worker would run one of them itself. Good for one."""
+
+    queue: QueueId
+
+
+@fact
+class OwnerWithdraws:
+    """The unit that made this queue waits no more. Nothing was given to it meanwhile."""
+
+    queue: QueueId
+
+
+@fact
+class OwnerDone:
+    """The unit that the queue's owner was given has ended there, or was given back."""
 
     queue: QueueId
 
@@ -235,6 +257,9 @@ Event = (
     | QueueClosed
     | WorkWaits
     | WorkTaken
+    | OwnerOffers
+    | OwnerWithdraws
+    | OwnerDone
     | WorkerReady
     | WorkerDry
     | WorkerTook

@@ -7,9 +7,11 @@ the workers of the other take a quantum of units at a time and then come back, d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
 from typing import NamedTuple
 
+from workq.core.ids import WorkerId
 from workq.core.records import CategoryRow, QueueRow, WorkerRow
 from workq.core.sizing import extra_workers
 from workq.core.states import IDLE, WorkerState
@@ -65,6 +67,22 @@ def worker_for(category: CategoryRow, queue: QueueRow) -> WorkerRow | None:
     if dry and active <= most_here:
         return next(iter(dry.values()))
     return _idle_worker(category, queue) if active < most_here else None
+
+
+def next_own(category: CategoryRow, workers: Mapping[WorkerId, WorkerRow]) -> tuple[WorkerRow, QueueRow] | None:
+    """Return a waiting owner and the queue of which it has to run a unit itself, since the category may have no more processes."""
+    limits = category.limits
+    if not category.offers or limits.max_total_workers is None or category.living < limits.max_total_workers:
+        return None
+    if category.wishes <= category.starting:
+        return None  # those that are coming will do
+    for queue in category.offers.values():
+        owner = workers.get(queue.owner) if queue.owner is not None else None
+        most = limits.max_active_workers + (extra_workers(limits) if queue.ring is category.fresh else 0)
+        if queue.wish and not queue.session and owner is not None and owner.state is W.BLOCKED and owner.category == category.name:
+            if category.active + category.starting < most:
+                return owner, queue
+    return None
 
 
 def _idle_worker(category: CategoryRow, queue: QueueRow) -> WorkerRow | None:

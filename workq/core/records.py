@@ -71,12 +71,16 @@ class QueueRow:
         fit: The living workers that are set up for it.
         failed_set_ups: How many set-ups have failed since one went well.
         capped: So many have failed that it is served by no more workers than are set up for it; by one, where none is.
+        owner: The worker whose unit made it, or None.
+        own: How many of its units that worker runs itself.
     """
 
     id: QueueId
     category: str
     max_workers: int
     depth: int = 0
+    owner: WorkerId | None = None
+    own: int = 0
     units: int = 0
     unserved: int = 0
     paused: bool = False
@@ -128,7 +132,7 @@ class QueueRow:
         """Return how many more workers it wants and may have."""
         if not self.waits or (self.session and not self.deserted):
             return 0
-        return max(0, min(self.most_workers - self.serving, self.unserved))
+        return max(0, min(self.most_workers - self.serving - self.own, self.unserved))
 
 
 def _empty_crew() -> Crew:
@@ -141,13 +145,14 @@ class CategoryRow:
 
     Attributes:
         fresh: The waiting queues that no worker serves at all. They go first.
-        served: The waiting queues that have workers, blocked ones included, and could have more. There are never more
-            of them than workers.
+        served: The waiting queues that have workers, blocked ones and a running owner included, and could have more. There are never
+            more of them than workers and units that owners run.
         waiting: All queues with units that wait, those that have all the workers that they may have included.
         wishes: How many workers all queues together want and may have, each for itself.
         dying: How many workers have been killed and are not gone yet.
         nested: How many of its queues were made by units.
         worn: Its workers that are to be replaced or to leave, and have not been asked to yet.
+        offers: The queues whose owners wait for their units, and would run one themselves.
         restless: Some worker has been told a limit, or something has happened that may call for one.
     """
 
@@ -160,6 +165,7 @@ class CategoryRow:
     fresh: Ring = field(default_factory=OrderedDict)
     served: Ring = field(default_factory=OrderedDict)
     waiting: dict[QueueId, None] = field(default_factory=dict)
+    offers: dict[QueueId, QueueRow] = field(default_factory=dict)
     wishes: int = 0
     dying: int = 0
     nested: int = 0
@@ -212,7 +218,7 @@ class CategoryRow:
             self.waiting[queue.id] = None
         else:
             self.waiting.pop(queue.id, None)
-        ring = None if not wish else self.fresh if not queue.serving and not queue.blocked else self.served
+        ring = None if not wish else self.fresh if not (queue.serving or queue.blocked or queue.own) else self.served
         if ring is not queue.ring:
             if queue.ring is not None:
                 del queue.ring[queue.id]

@@ -20,6 +20,7 @@ from workq.core.actions import (
     Limit,
     Release,
     RingAlarm,
+    RunOwn,
     Sample,
     StartWorker,
     StopWorker,
@@ -34,6 +35,9 @@ from workq.core.events import (
     CategoryRemoved,
     Event,
     Limits,
+    OwnerDone,
+    OwnerOffers,
+    OwnerWithdraws,
     QueueClosed,
     QueueId,
     QueueOpened,
@@ -159,6 +163,12 @@ class Scheduler:
                 self._forget_stop(unit)
             case QueueOpened():
                 self._note_opened(event)
+            case OwnerOffers(queue):
+                self._note_offer(queue, True)
+            case OwnerWithdraws(queue):
+                self._note_offer(queue, False)
+            case OwnerDone(queue):
+                self._note_own_done(queue)
             case QueueClosed(queue):
                 self._note_closed(queue)
             case QueuePaused(queue):
@@ -198,7 +208,13 @@ class Scheduler:
         assert opened.queue not in self.queues, f"queue {opened.queue} is open already"
         assert not category.removed, f"category {opened.category} has been removed"
         row = QueueRow(
-            opened.queue, opened.category, opened.max_workers, opened.depth, session=opened.session, tears_down=opened.tears_down
+            opened.queue,
+            opened.category,
+            opened.max_workers,
+            opened.depth,
+            opened.owner,
+            session=opened.session,
+            tears_down=opened.tears_down,
         )
         category.queues[row.id] = self.queues[row.id] = row
         category.nested += row.depth > 0
@@ -220,10 +236,25 @@ class Scheduler:
         if queue := self._open_queue(queue_id):
             queue.closed = True
             queue.units = queue.unserved = 0
+            self.categories[queue.category].offers.pop(queue_id, None)
             self._rouse(queue)
             if queue.session:
                 for row in [row for rows in queue.crew.values() for row in rows.values()]:
                     self._send_off(row)
+
+    def _note_offer(self, queue_id: QueueId, offered: bool) -> None:
+        if queue := self._open_queue(queue_id):
+            category = self.categories[queue.category]
+            if offered:
+                category.offers[queue_id] = queue
+            else:
+                category.offers.pop(queue_id, None)
+            self._touch(category)
+
+    def _note_own_done(self, queue_id: QueueId) -> None:
+        if queue := self._open_queue(queue_id):
+            queue.own -= 1
+            self._rouse(queue)
 
     def _note_level(self, queue_id: QueueId, units: int, now: float) -> list[Action]:
         queue = self._open_queue(queue_id)
@@ -460,6 +491,8 @@ class Scheduler:
             starts = self._start(category, now)
             actions += self._tell_limits(category, granted)
             actions += starts
+        if category.offers:
+            actions += self._run_own(category, now)
         actions += self._sample(category)
         if category.removed:
             actions += self._wind_up(category, now)
@@ -502,6 +535,20 @@ class Scheduler:
                 queue.ring.move_to_end(queue.id)
             granted.append(worker.id)
         return granted
+
+    def _run_own(self, category: CategoryRow, now: float) -> list[Action]:
+        """Have owners run units of their queues themselves, where no worker can be had. From here on they count as active."""
+        actions: list[Action] = []
+        while pair := placement.next_own(category, self.workers):
+            owner, queue = pair
+            del category.offers[queue.id]
+            queue.own += 1
+            queue.units -= 1
+            queue.unserved = max(0, queue.unserved - 1)
+            self._shift(owner, "unblock", now)
+            self._rouse(queue)
+            actions.append(RunOwn(owner.id, queue.id))
+        return actions
 
     def _clear_dry(self, category: CategoryRow, now: float) -> list[Action]:
         """Retire dry workers that are too many; release those whose queue has no more units to come."""

@@ -21,6 +21,7 @@ from workq.core.actions import (
     KillWorker,
     Limit,
     Release,
+    RunOwn,
     Sample,
     StartWorker,
     StopWorker,
@@ -32,6 +33,8 @@ from workq.core.events import (
     CategoryRemoved,
     Event,
     Limits,
+    OwnerDone,
+    OwnerOffers,
     QueueClosed,
     QueueId,
     QueueOpened,
@@ -70,6 +73,7 @@ class Script(Enum):
     WORK = "work"  # computes for its time
     WAIT = "wait"  # computes for half of it, then waits as long for a lock
     NEST = "nest"  # queues units and waits for them
+    TREE = "tree"  # queues units on a queue of its own, waits for them, and runs them itself where it is told to
     DEAF = "deaf"  # computes, and ignores every interrupt
     CRASH = "crash"  # takes its worker with it
 
@@ -85,6 +89,8 @@ class MemoryUnit:
     children: list[MemoryUnit] = field(default_factory=list)
     state: UnitState = U.QUEUED
     starts: int = 0
+    inner: MemoryQueue | None = None
+    level: int = 0
     reason: StopReason | None = None
 
     @property
@@ -115,6 +121,7 @@ class MemoryQueue:
     backlog: deque[MemoryUnit] = field(default_factory=deque)
     paused: bool = False
     closed: bool = False
+    owner: MemoryWorker | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -124,6 +131,7 @@ class MemoryWorker:
     Attributes:
         allowance: How many more units it may be given; None: any number.
         hand: The units that it was given; the first is the one that runs.
+        own: The units that it runs itself while the one before waits for them, the innermost last.
         said_dry: WorkerDry was told, and nothing was given to it since.
         leaving: It was asked to leave, and does so once its hands are empty.
         quota: How many more units it may ever be given; None: any number.
@@ -138,6 +146,7 @@ class MemoryWorker:
     queue: MemoryQueue | None = None
     allowance: int | None = 0
     hand: deque[MemoryUnit] = field(default_factory=deque)
+    own: list[MemoryUnit] = field(default_factory=list)
     blocked: bool = False
     said_dry: bool = True
     leaving: bool = False
@@ -145,6 +154,15 @@ class MemoryWorker:
     fit_for: set[QueueId] = field(default_factory=set)
     unfit: bool = False
     life: int = 0
+
+    @property
+    def runs(self) -> MemoryUnit:
+        """The unit whose code it is in."""
+        return self.own[-1] if self.own else self.hand[0]
+
+    def has_begun(self, unit: MemoryUnit) -> bool:
+        """Whether it is in that unit's code, or below it."""
+        return unit in self.own or (bool(self.hand) and self.hand[0] is unit)
 
 
 class MemoryEngine:
@@ -199,11 +217,13 @@ class MemoryEngine:
         set_up_fate: Callable[[], bool] | None = None,
         tears_down: bool = False,
         session: bool = False,
+        owner: MemoryWorker | None = None,
     ) -> MemoryQueue:
-        """Open a queue."""
-        queue = MemoryQueue(QueueId(len(self.queues) + 1), category, set_up_fate, tears_down, session)
+        """Open a queue, of the application or of a unit in ``owner``."""
+        queue = MemoryQueue(QueueId(len(self.queues) + 1), category, set_up_fate, tears_down, session, owner=owner)
         self.queues[queue.id] = queue
-        self.inbox.append(QueueOpened(queue.id, category, max_workers, session=session, tears_down=tears_down))
+        depth, by = (0, None) if owner is None else (1 + len(owner.own), owner.id)
+        self.inbox.append(QueueOpened(queue.id, category, max_workers, depth, session, tears_down, by))
         return queue
 
     def wear(self, worker: MemoryWorker) -> None:
@@ -236,7 +256,7 @@ class MemoryEngine:
         """End a unit: at once if it has not begun."""
         if unit.ended or unit.state is U.STOPPING:
             return
-        worker = next((worker for worker in self.workers.values() if unit in worker.hand), None)
+        worker = next((worker for worker in self.workers.values() if unit in worker.hand or unit in worker.own), None)
         if unit.state is U.SENT and worker is not None:
             worker.hand.remove(unit)
             unit.move("recall")
@@ -279,10 +299,14 @@ class MemoryEngine:
         hand = list(worker.hand)
         worker.hand.clear()
         worker.life += 1
+        while worker.own:
+            self._lose(worker.own.pop())
         if hand and hand[0].state is not U.SENT:
             self._lose(hand.pop(0))
         for unit in reversed(hand):
             self._wait_again(unit, "worker gone")
+        for queue in [queue for queue in self.queues.values() if queue.owner is worker]:
+            self.close(queue)
         self.inbox.append(WorkerExited(worker.id))
         if worker.queue is not None and worker.queue.session:
             self.close(worker.queue)  # what it held is gone
@@ -331,10 +355,13 @@ class MemoryEngine:
 
         That a worker is dry is told only if it is so still. The race: 1. a worker ends a unit that it took directly, and the news waits
         in the inbox; 2. the scheduler, which takes the worker for dry from before, grants it a queue, and it gets a unit; 3. the
-        old news would make the scheduler believe that it is dry, and give it to a queue that would then wait behind that unit.
+        old news would make the scheduler believe that it is dry, and give it to a queue that would then wait behind that unit. The same
+        holds of a worker that was blocked, and runs a unit itself by now.
         """
         event = self.inbox.popleft() if self.inbox else Tick()
         if isinstance(event, WorkerDry) and not self._is_dry(event.worker):
+            return event
+        if isinstance(event, WorkerBlocked) and self._runs_own(event.worker):
             return event
         for action in self.scheduler.handle(event, self.clock.now):
             self.orders += 1
@@ -344,6 +371,10 @@ class MemoryEngine:
     def _is_dry(self, number: WorkerId) -> bool:
         worker = self.workers.get(number)
         return worker is not None and not worker.hand
+
+    def _runs_own(self, number: WorkerId) -> bool:
+        worker = self.workers.get(number)
+        return worker is not None and bool(worker.own) and not worker.blocked
 
     def _obey(self, action: Action) -> None:
         match action:
@@ -362,6 +393,8 @@ class MemoryEngine:
                     self.exit(self.workers[number])
             case Grant(number, queue, limit):
                 self._grant(number, self.queues[queue], limit)
+            case RunOwn(number, queue):
+                self._run_own(number, self.queues[queue])
             case Limit(number, units):
                 self._limit(number, units)
             case Release(number):
@@ -431,8 +464,11 @@ class MemoryEngine:
 
     def _interrupt(self, number: WorkerId, unit_id: UnitId) -> None:
         worker = self.workers.get(number)
-        if worker and worker.hand and worker.hand[0].id == unit_id and worker.hand[0].script is not Script.DEAF:
-            self._end(worker)
+        meant = [unit for unit in (*worker.own, *list(worker.hand)[:1]) if unit.id == unit_id] if worker else []
+        if worker and meant and worker.runs.script is not Script.DEAF:
+            while worker.own and worker.own[-1] is not meant[0] and meant[0] in (*worker.own[:-1], worker.hand[0]):
+                self._sweep_away(worker)
+            self._finish(worker)
 
     def _fail(self, category: str) -> None:
         self.failed_categories += 1
@@ -485,7 +521,7 @@ class MemoryEngine:
             self._begin(worker)
 
     def _begin(self, worker: MemoryWorker) -> None:
-        unit = worker.hand[0]
+        unit = worker.runs
         unit.move("start")
         unit.starts += 1
         worker.life += 1
@@ -495,13 +531,15 @@ class MemoryEngine:
         half = unit.work_s / 2
         match unit.script:
             case Script.WAIT:
-                self._plan(worker, half, lambda: self._block(worker, lambda: self._plan(worker, half, lambda: self._end(worker))))
+                self._plan(worker, half, lambda: self._block(worker, lambda: self._plan(worker, half, lambda: self._finish(worker))))
             case Script.NEST:
                 self._plan(worker, half, lambda: self._block(worker, lambda: self._nest(worker)))
+            case Script.TREE:
+                self._plan(worker, half, lambda: self._branch(worker))
             case Script.CRASH:
                 self._plan(worker, half, lambda: self.exit(worker))
             case _:
-                self._plan(worker, unit.work_s, lambda: self._end(worker))
+                self._plan(worker, unit.work_s, lambda: self._finish(worker))
 
     def _set_up(self, worker: MemoryWorker, queue: MemoryQueue) -> bool:
         """Set the worker up for a queue, if it is not yet; return whether that went well."""
@@ -547,19 +585,103 @@ class MemoryEngine:
         self._look_at_children(worker)
 
     def _look_at_children(self, worker: MemoryWorker) -> None:
-        unit = worker.hand[0] if worker.hand else None
+        unit = worker.runs if worker.hand else None
         if unit and worker.blocked and unit.children and all(child.ended for child in unit.children):
-            self._plan(worker, 0.0, lambda: self._end(worker))
+            self._plan(worker, 0.0, lambda: self._finish(worker))
+
+    # -- units that run their own units
+
+    def _branch(self, worker: MemoryWorker) -> None:
+        """Queue two units on a queue of the unit's own, wait for them, and offer to run them."""
+        unit = worker.runs
+        unit.inner = self.open_queue(unit.queue.category, 2, owner=worker)
+        script = Script.TREE if unit.level < 2 else Script.WORK
+        for _ in range(2):
+            child = self.submit(unit.inner, script, unit.work_s)
+            child.level = unit.level + 1
+            unit.children.append(child)
+        self._wait_for_own(worker)
+
+    def _wait_for_own(self, worker: MemoryWorker) -> None:
+        unit = worker.runs
+        worker.blocked = True
+        self.inbox.append(WorkerBlocked(worker.id, BlockedHow.DECLARED))
+        self._recall(worker)
+        if unit.inner is not None and not unit.inner.closed:
+            self.inbox.append(OwnerOffers(unit.inner.id))
+        self._look_at_children(worker)
+
+    def _run_own(self, number: WorkerId, queue: MemoryQueue) -> None:
+        worker = self.workers.get(number)
+        if worker is None:
+            return
+        if queue.closed:
+            if worker.blocked:
+                self.inbox.append(WorkerBlocked(worker.id, BlockedHow.DECLARED))
+            return
+        if not queue.backlog or not worker.blocked or worker.runs.inner is not queue:
+            self.inbox.append(OwnerDone(queue.id))  # others were quicker, or the wait is over
+            if worker.blocked:
+                self.inbox.append(WorkerBlocked(worker.id, BlockedHow.DECLARED))
+            if worker.blocked and worker.runs.inner is queue:
+                self.inbox.append(OwnerOffers(queue.id))
+            self._tell_level(queue)
+            return
+        unit = queue.backlog.popleft()
+        worker.blocked = False
+        worker.own.append(unit)
+        unit.move("send")
+        self._begin(worker)
+        self._tell_level(queue)
+
+    def _end_own(self, worker: MemoryWorker) -> None:
+        """End the unit that a worker runs itself; the one that waits goes on waiting."""
+        unit = worker.own.pop()
+        worker.life += 1
+        if unit.state is U.STOPPING:
+            self._stopped(unit)
+            self.inbox.append(UnitStopped(unit.id))
+        else:
+            unit.move("return")
+        self._left(worker, unit)
+        self._wait_for_own(worker)
+        self._look_at_children_of_others(unit)
+
+    def _sweep_away(self, worker: MemoryWorker) -> None:
+        """End the innermost by an interrupt of a unit that waits for it."""
+        unit = worker.own.pop()
+        worker.life += 1
+        if unit.state is not U.STOPPING:
+            unit.move("stop")
+        self._stopped(unit)
+        self.inbox.append(UnitStopped(unit.id))
+        self._left(worker, unit)
+
+    def _left(self, worker: MemoryWorker, unit: MemoryUnit) -> None:
+        """The worker is no longer in a unit's code."""
+        if unit.inner is not None:
+            self.close(unit.inner)
+        if not unit.queue.closed:
+            self.inbox.append(OwnerDone(unit.queue.id))
 
     def _look_at_children_of_others(self, unit: MemoryUnit) -> None:
         for worker in list(self.workers.values()):
-            if worker.hand and unit in worker.hand[0].children:
+            if worker.hand and unit in worker.runs.children:
                 self._look_at_children(worker)
+
+    def _finish(self, worker: MemoryWorker) -> None:
+        """End the unit that runs."""
+        if worker.own:
+            self._end_own(worker)
+        else:
+            self._end(worker)
 
     def _end(self, worker: MemoryWorker) -> None:
         """End the running unit, one way or the other, and go on."""
         unit = worker.hand.popleft()
         worker.life += 1
+        if unit.inner is not None:
+            self.close(unit.inner)
         if unit.state is U.STOPPING:
             self._stopped(unit)
             self.inbox.append(UnitStopped(unit.id))

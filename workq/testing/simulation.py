@@ -62,6 +62,7 @@ class Simulation:
         )
         self.set_ups_fail = self.random.choice(faults.set_up_fails)
         self.turns = 0
+        self.total: int | None = None
         self.calm = False  # no more faults: all has to end now
 
     def run(self) -> Simulation:
@@ -92,7 +93,8 @@ class Simulation:
 
     def _plan(self) -> None:
         pick = self.random
-        limits = Limits(pick.randint(1, 3), pick.choice([None, None, 12]), pick.random() < 0.3)
+        self.total = pick.choice([None, None, 12, 1, 2])
+        limits = Limits(pick.randint(1, 3), self.total, pick.random() < 0.3)
         self.world.add_category("a", limits)
         queues = [self._open_queue() for _ in range(pick.randint(1, 4))]
         for _ in range(pick.randint(3, 14)):
@@ -106,7 +108,7 @@ class Simulation:
         pick = self.random
         kind = pick.choice(["plain", "plain", "set up", "tears down", "both", "session"])
         fate = self._set_up_fate if kind in ("set up", "both") else None
-        session = kind == "session"
+        session = kind == "session" and (self.total is None or self.total > 2)  # it keeps its worker till it is closed
         return self.world.open_queue(
             "a", 1 if session else pick.randint(1, 4), set_up_fate=fate, tears_down=kind in ("tears down", "both"), session=session
         )
@@ -130,7 +132,8 @@ class Simulation:
         return 0.001 + 0.02 * self.random.random()
 
     def _submit(self, queue: MemoryQueue) -> None:
-        script = self.random.choice([Script.WORK] * 8 + [Script.WAIT, Script.NEST, Script.DEAF, Script.CRASH])
+        nest = Script.NEST if self.total is None or self.total > 2 else Script.TREE  # who waits for units of others needs others
+        script = self.random.choice([Script.WORK] * 8 + [Script.WAIT, nest, Script.TREE, Script.DEAF, Script.CRASH])
         self.world.submit(queue, script, self.random.choice([0.0, 0.001, 0.01, 0.2]))
 
     def _open_queues(self) -> list[MemoryQueue]:
@@ -163,7 +166,7 @@ class Simulation:
             self.world.resize(self.random.choice(queues), self.random.randint(1, 4))
 
     def _change_limits(self) -> None:
-        self.world.add_category("a", Limits(self.random.randint(1, 3)))
+        self.world.add_category("a", Limits(self.random.randint(1, 3), self.total))
 
     # -- life
 

@@ -15,7 +15,7 @@ import _signal as signal  # type: ignore[import-not-found]  # `signal` itself br
 import sys
 
 from workq.interruption import ExternalInterrupt
-from workq.transport.board import TARGET
+from workq.transport.board import STARTED, TARGET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,10 +29,13 @@ class Interrupts:
 
     Attributes:
         armed: A list of one: the unit whose code runs, or 0.
+        below: The units on whose stack it runs, as they wait for it (`workq.children`): their interrupts strike here too, and go on down.
     """
 
     def __init__(self, words: memoryview) -> None:
         self.armed = [0]
+        self.below: tuple[int, ...] = ()
+        self._inner: list[int] = []  # the units that run while another waits, the innermost last
         self._words = words
 
     def install(self) -> None:
@@ -45,9 +48,11 @@ class Interrupts:
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """Raise in the unit that is meant, if it still runs."""
         number = self.armed[0]
-        if number and self._words[TARGET] == number:
-            self.armed[0] = 0
-            raise ExternalInterrupt(number)
+        if number:
+            target = self._words[TARGET]
+            if target == number or target in self.below:
+                self.armed[0] = 0
+                raise ExternalInterrupt(target)
 
     def on_keyboard(self, signum: int, frame: FrameType | None) -> None:
         """A SIGINT sent to this very process is for the unit, never for the worker's own code."""
@@ -58,7 +63,7 @@ class Interrupts:
         """Arm again where a ``__del__`` has swallowed our exception; the rest goes the ordinary way."""
         error = unraisable.exc_value
         if isinstance(error, ExternalInterrupt) and error.args:
-            self.armed[0] = error.args[0]
+            self.armed[0] = self._inner[-1] if self._inner else error.args[0]
         else:
             sys.__unraisablehook__(unraisable)
 
@@ -70,6 +75,23 @@ class Interrupts:
     def unshield(self, number: int) -> None:
         """Arm again; an interrupt that came meanwhile strikes now."""
         self.armed[0] = number
-        if number and self._words[TARGET] == number:
-            self.armed[0] = 0
-            raise ExternalInterrupt(number)
+        if number:
+            target = self._words[TARGET]
+            if target == number or target in self.below:
+                self.armed[0] = 0
+                raise ExternalInterrupt(target)
+
+    def enter(self, number: int) -> tuple[int, tuple[int, ...]]:
+        """Let another unit run on the stack of this one, disarmed; return what `leave` wants."""
+        armed, below = self.armed[0], self.below
+        self.armed[0] = 0
+        self.below = (*below, self._inner[-1] if self._inner else self._words[STARTED])
+        self._inner.append(number)
+        return armed, below
+
+    def leave(self, before: tuple[int, tuple[int, ...]], struck: bool) -> None:
+        """Go back to the one that waited; an interrupt of its own that came meanwhile strikes now, unless one has ``struck`` already."""
+        armed, self.below = before
+        self._inner.pop()
+        if not struck:
+            self.unshield(armed)

@@ -127,6 +127,7 @@ class Worker:
         self.first = 0  # the batch's first unit is number first + 1
         self.forked = False
         self._telling = RLock()  # of units' threads that tell their progress
+        self.own: list[tuple[int, context.UnitInfo]] = []  # units of a unit that run while it waits, the innermost last
         self.on_reply: Callable[[tuple[Any, ...]], None] | None = None  # of queues that units have made
         self.claims: WorkerClaims | None = None  # of locks; made when a unit has the first
         self.locked = False  # a unit has ended and holds a lock: this worker ends
@@ -255,6 +256,8 @@ class Worker:
 
     def current_unit(self) -> context.UnitInfo | None:
         """Return what runs. Worked out when asked for, so that the loop pays nothing."""
+        if self.own:
+            return self.own[-1][1]
         index = self.words[STARTED] - self.first - 1
         if not 0 <= index < len(self.ids) or self.words[STARTED] <= self.words[FINISHED]:
             return None
@@ -268,7 +271,8 @@ class Worker:
         info = self.current_unit()
         chunks = self.output.flush()
         if chunks and info is not None:
-            self.say(UP_OUTPUT, marshal_dumps(((info.queue, info.id), chunks)))
+            who = (None, self.own[-1][0]) if self.own else (info.queue, info.id)
+            self.say(UP_OUTPUT, marshal_dumps((who, chunks)))
 
     def progress(self, fraction: float | None, text: str) -> None:
         """Tell on the board how far the running unit is; the parent reads it when somebody looks."""
@@ -298,6 +302,11 @@ class Worker:
             self.words[BLOCKED] -= 1
             if self.words[BLOCKED] == 0 and self.whole():
                 os.eventfd_write(self.bells[CONTROLLER], 1)
+
+    def ring_controller(self) -> None:
+        """Have the controller look whether we are blocked."""
+        if self.whole():
+            os.eventfd_write(self.bells[CONTROLLER], 1)
 
     # ------------------------------------------------------------ units
 
@@ -369,7 +378,7 @@ class Worker:
     def end(self, kind: int, payload: bytes, took_ns: int, look: bool) -> tuple[int, bytes]:
         """End a unit the long way: what it wrote and what it left behind goes with its result."""
         if self.forked:
-            self._end_child()
+            self.end_child()
         if self.readings:
             self.give_back()
         logs.keep()
@@ -389,7 +398,7 @@ class Worker:
         self.locked = bool(names)
         return [f"it ended and still held lock {name!r}, which is freed; its worker is replaced" for name in names]
 
-    def _end_child(self) -> None:
+    def end_child(self) -> NoReturn:
         """We are the child that a unit has forked, and its function has returned: nothing of ours is left to do here."""
         try:
             sys.stdout.flush()
