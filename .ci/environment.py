@@ -36,7 +36,7 @@ def ensure(name, extras, python=sys.executable, fresh=False):
     inner = folder / "bin" / "python"
     if not fresh and inner.exists() and stamp.exists() and stamp.read_text() == wanted:
         return str(inner)
-    _say(f"making {name} with {python}")
+    _say(f"making {name} with {python}, once: this takes about a quarter of a minute ...")
     _check_venv_module(python)
     shutil.rmtree(str(folder), ignore_errors=True)
     _run([python, "-m", "venv", str(folder)], f"The virtual environment {folder} cannot be made.")
@@ -45,6 +45,7 @@ def ensure(name, extras, python=sys.executable, fresh=False):
         [str(inner), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", target],
         "pip cannot install the project's dependencies (it needs a package index within reach).",
     )
+    _say(f"made {name}")
     stamp.write_text(wanted)  # last, so that what was left half made is made again
     return str(inner)
 

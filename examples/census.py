@@ -175,7 +175,13 @@ def show_progress(done: int, total: int, width: int = 40) -> None:
     sys.stderr.flush()
 
 
-def print_tables(census: Census, rate: float, workers: int, halts: list[workq.Halt], statistics: object) -> None:
+def end_of_bar() -> None:
+    """Leave the bar's line, where there is one, so that the prompt stands on its own."""
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+
+
+def print_tables(census: Census, rate: float, workers: int, halts: list[workq.Halt], statistics: workq.QueueStatistics) -> None:
     """Print all of it for people."""
     longest = census.longest
     rows = [
@@ -192,7 +198,9 @@ def print_tables(census: Census, rate: float, workers: int, halts: list[workq.Ha
     print_rows([("units per second", f"{rate:,.0f}"), ("workers used", f"{workers:,}"), ("workers that halted", f"{len(halts):,}")])
     for halt in halts:
         print(f"  {halt}".splitlines()[0])
-    print(f"\n{statistics!r}")
+    if halts:
+        print()
+    print(statistics)
 
 
 def print_rows(rows: list[tuple[str, str]]) -> None:
@@ -203,11 +211,11 @@ def print_rows(rows: list[tuple[str, str]]) -> None:
     print()
 
 
-def print_json(census: Census, rate: float, workers: int, halts: list[workq.Halt], statistics: object) -> None:
+def print_json(census: Census, rate: float, workers: int, halts: list[workq.Halt], statistics: workq.QueueStatistics) -> None:
     """Print all of it for programs."""
     data = census._asdict() | {"longest": census.longest and census.longest._asdict()}
-    run = {"units_per_second": round(rate, 1), "workers_used": workers, "halts": [str(halt) for halt in halts]}
-    run["statistics"] = repr(statistics)
+    run: dict[str, object] = {"units_per_second": round(rate, 1), "workers_used": workers, "halts": [str(halt) for halt in halts]}
+    run["statistics"] = statistics.as_dict()
     print(json.dumps({"census": data, "run": run}, indent=2))
 
 
@@ -215,4 +223,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
+        end_of_bar()
         sys.exit(130)

@@ -30,6 +30,18 @@ def test_a_wrong_command_line_ends_with_2_and_says_what_there_is(command: list[s
     assert answer.stderr.startswith("usage: ")
 
 
+def test_help_ends_with_0_and_says_what_each_example_does() -> None:
+    answer = subprocess.run(
+        [sys.executable, "examples/run.py", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (answer.returncode, answer.stderr) == (0, "")
+    for path in (ROOT / "examples").glob("*.py"):
+        if path.stem != "run":
+            assert f"  {path.stem} " in answer.stdout
+    assert "census" in answer.stdout
+    assert "A census of Python's standard library" in answer.stdout
+
+
 def test_a_python_without_the_venv_module_is_named_with_its_package(environment: ModuleType, tmp_path: Path) -> None:
     python = tmp_path / "python3"
     python.write_text("#!/bin/sh\nexit 1\n")
