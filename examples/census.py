@@ -90,7 +90,7 @@ def main() -> int:
         wq.controller.on_halt(halts.append)
         stop_killing = kill_workers(wq) if options.kill_workers else None
         try:
-            again = wq.options(retries=options.retries)
+            again = wq.options(retries=workq.Retry(options.retries, crashes=options.retries + 1))
             units = {again.queue(parse, options.folder, name): name for name in names}
             for done, _ in enumerate(wq.as_completed(), 1):
                 show_progress(done, len(units))

@@ -19,6 +19,7 @@ from workq.arguments import check_seconds
 from workq.controller.controller import Controller, _living
 from workq.controller.draining import Shutdown, shut_down
 from workq.errors import ArgumentError, WorkqError
+from workq.transport import bells
 
 logger = logging.getLogger("workq")
 
@@ -38,7 +39,7 @@ class SignalShutdown:
         self._number = 0  # of the signal that came
         self._hurried = False
         self._over = threading.Event()
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC)
+        self._bell, self._ring_fd = bells.make(blocking=True)
         self._thread = threading.Thread(target=self._run, name="workq-shutdown", daemon=True)
         self._thread.start()
         self._former: dict[int, Any] = {number: signal.signal(number, self._handle) for number in signals}
@@ -50,10 +51,11 @@ class SignalShutdown:
         for number in tuple(self._former):
             self._restore(number)
         if self._bell >= 0 and self._number == 0 and os.getpid() == self._pid:
-            os.eventfd_write(self._bell, 1)
+            bells.ring(self._ring_fd)
             self._thread.join()
         if self._bell >= 0 and not self._thread.is_alive():
-            os.close(self._bell)
+            for fd in {self._bell, self._ring_fd}:
+                os.close(fd)
             self._bell = -1
 
     def _restore(self, number: int) -> None:
@@ -68,7 +70,7 @@ class SignalShutdown:
             self._pass_on(number)
         elif self._number == 0:
             self._number = number
-            os.eventfd_write(self._bell, 1)
+            bells.ring(self._ring_fd)
         else:  # the second time
             self._hurried = True
             for controller in self._controllers():
@@ -89,7 +91,7 @@ class SignalShutdown:
     # ------------------------------------------------------------ in the thread
 
     def _run(self) -> None:
-        os.eventfd_read(self._bell)
+        bells.silence(self._bell)
         if not self._number:
             return  # uninstalled
         name = signal.Signals(self._number).name

@@ -136,7 +136,7 @@ def test_closing_a_map_early_cancels_the_rest() -> None:
 def test_a_forked_child_is_refused_and_touches_nothing_of_the_parents() -> None:
     ended = application(
         """
-        import atexit, multiprocessing, os, sys, time, warnings, workq
+        import atexit, multiprocessing, os, sys, warnings, workq
 
         warnings.simplefilter("ignore", DeprecationWarning)
 
@@ -155,9 +155,15 @@ def test_a_forked_child_is_refused_and_touches_nothing_of_the_parents() -> None:
                 assert own.queue(abs, -4).result() == 4
             assert own.controller is not wq.controller
 
+        def hold(fifo):
+            with open(fifo) as file:
+                file.read()
+
         if __name__ == "__main__":
             wq = workq.WorkMgr(2)
-            units = [wq.queue(time.sleep, 0.5) for _ in range(2)]
+            os.mkfifo("fifo")
+            held = os.open("fifo", os.O_RDWR)
+            units = [wq.queue(hold, "fifo") for _ in range(2)]
             atexit.register(lambda: print("at exit", file=sys.stderr, flush=True))
             pid = os.fork()
             if pid == 0:
@@ -168,6 +174,7 @@ def test_a_forked_child_is_refused_and_touches_nothing_of_the_parents() -> None:
             process.start()
             process.join()
             codes.append(process.exitcode)
+            os.close(held)
             print(codes, [unit.result() for unit in units], wq.queue(abs, -3).result(), wq.statistics().lost)
         """
     )
@@ -408,3 +415,37 @@ def test_the_applications_state_is_as_before_and_nothing_is_warned_of() -> None:
         options=("-X", "dev", "-W", "error"),
     )
     assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, "True", "")
+
+
+def test_where_calls_of_linux_are_missing_there_is_another_way() -> None:
+    """Without eventfd, epoll, memfd and pidfd in the application: results, large values, a kill, a stop, two threads at once, the end."""
+    ended = application(
+        """
+        import os, select, signal, threading
+
+        for module, names in ((os, "eventfd EFD_CLOEXEC EFD_NONBLOCK memfd_create pidfd_open"), (select, "epoll EPOLLIN EPOLLONESHOT")):
+            for name in names.split():
+                delattr(module, name)
+        del signal.pidfd_send_signal
+
+        import workq
+
+        def die():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        if __name__ == "__main__":
+            with workq.WorkMgr(2) as wq:
+                print(sum(unit.result() for unit in [wq.queue(abs, -n) for n in range(2000)]), sum(wq.map(abs, range(5000))))
+                print(len(wq.queue(bytes, 5_000_000).result()), len(wq.queue(len, bytes(3_000_000)).name))
+                print(type(wq.queue(die).exception()).__name__, wq.queue(abs, -3).result())
+                unit = wq.options(timeout=0.05).queue(pow, 7, 10**9)
+                print(type(unit.exception()).__name__)
+                threads = [threading.Thread(target=lambda: print(wq.queue(abs, -4).result())) for _ in range(2)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+        """
+    )
+    assert ended.stderr == ""
+    assert ended.stdout.splitlines() == ["1999000 12497500", "5000000 3", "WorkerHalted 3", "UnitTimeout", "4", "4"]

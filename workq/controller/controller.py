@@ -151,8 +151,8 @@ class Controller:
         """Make the acting parts. The engine first: its launcher comes up while the others are loaded."""
         from workq.controller.waiting import Bell
 
-        bells = Bell(os.EFD_CLOEXEC), Bell(os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        engine = self._engine((bells[0].fd, bells[1].fd))
+        bells = Bell(blocking=True), Bell(blocking=False)
+        engine = self._engine((bells[0].ring_fd, bells[1].ring_fd))
         try:
             from workq.controller.loop import Loop
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import select
 import threading
 import time
 from _random import Random  # `random` itself costs milliseconds to import
@@ -18,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from workq.controller import alarms, departing, facts, halts, locking, nested, perform, slow, stopping, surroundings
+from workq.controller import alarms, departing, facts, halts, locking, nested, perform, poller, slow, stopping, surroundings
 from workq.controller.blocking import BlockedJudge
 from workq.controller.dispatch import Dispatcher
 from workq.controller.records import NEVER, Batch, Queue, Worker
@@ -26,6 +24,7 @@ from workq.controller.waiting import STREAM_S, Bell, Lead, expects
 from workq.core.events import CategoryAdded, Event, Limits, QueueClosed, QueueOpened, Tick, WorkerId, WorkerTook
 from workq.core.scheduler import Scheduler
 from workq.engines.protocol import Engine, Exited, Started, StartFailed
+from workq.transport import bells
 from workq.transport.board import load_barriers
 from workq.transport.channel import Frame
 from workq.unit import PENDING, Ended, Unit, cancelled
@@ -43,11 +42,11 @@ LOCK_S = 1.0  # a unit's lock is held for microseconds; who holds it for longer 
 class Loop:
     """The acting parts of one controller, and the thread that moves them."""
 
-    def __init__(self, controller: Controller, bells: tuple[Bell, Bell], engine: Engine) -> None:
+    def __init__(self, controller: Controller, own_bells: tuple[Bell, Bell], engine: Engine) -> None:
         self.controller = controller
         self.settings = controller.settings
         self.clock = controller.clock
-        self.bell_fd = bells[1].fd
+        self.bell_fd = own_bells[1].fd
         self.core = Scheduler(controller.settings)
         load_barriers()
         self.engine = engine
@@ -58,7 +57,7 @@ class Loop:
         self.dispatcher.after_end = self.after_end
         self.dispatcher.failed_end = self._failed_end
         self.dispatcher.watch_time = lambda timeout_s: self.stops.watch(timeout_s)
-        self.lead = Lead(self.dispatcher, *bells)
+        self.lead = Lead(self.dispatcher, *own_bells)
         self.by_number: dict[int, Worker] = {}
         self.stops = stopping.Stops(self)
         self.judge = BlockedJudge(self)
@@ -78,9 +77,7 @@ class Loop:
         self._told: set[Queue] = set()  # queues that the core believes to be waiting
         self._ends: deque[Unit[Any]] = deque()  # units of which somebody must be told, from any thread
         self._core_now = 0.0  # when the core was last told anything
-        self._epoll = select.epoll()
-        self._epoll.register(self.bell_fd, select.EPOLLIN)
-        self._epoll.register(self.engine.fileno(), select.EPOLLIN)
+        self._poller = poller.make(self.bell_fd, self.engine)
         self._heartbeat_due = time.monotonic() + self.settings.heartbeat_s
         self._recall_due: float | None = None
         self.environment = surroundings.environment()  # as the launcher, which is started later, has it at least
@@ -175,11 +172,11 @@ class Loop:
         times = [moment for moment in due if moment is not None]
         timeout = max(0.0, min(times) - time.monotonic()) if times else -1
         while self.lead.streaming and not (0 <= timeout < STREAM_S):
-            ready = self._epoll.poll(STREAM_S)
+            ready = self._poller.poll(STREAM_S)
             if ready or self.lead.stream_ended():
                 return ready
             timeout = max(0.0, min(times) - time.monotonic()) if times else -1
-        return self._epoll.poll(timeout if timeout < 0 else timeout + 0.0005)
+        return self._poller.poll(timeout if timeout < 0 else timeout + 0.0005)
 
     def turn(self, ready: list[tuple[int, int]]) -> None:
         """Take in what has happened, and do what follows from it."""
@@ -219,7 +216,7 @@ class Loop:
 
     def _drain_bell(self) -> None:
         try:
-            os.eventfd_read(self.bell_fd)
+            bells.silence(self.bell_fd)
         except BlockingIOError:
             pass
 
@@ -350,16 +347,12 @@ class Loop:
                 self.attention.add(worker.queue)
 
     def _watch_sockets(self) -> None:
-        """Have the epoll say when more of a frame is there that nobody leads to read, and when a socket takes more of ours."""
+        """Have the poller say when more of a frame is there that nobody leads to read, and when a socket takes more of ours."""
         for worker in self.dispatcher.workers:
-            mask = (select.EPOLLIN if expects(worker) else 0) | (select.EPOLLOUT if worker.outgoing.waiting else 0)
-            worker.watched = bool(mask & select.EPOLLIN)
-            if not mask:
-                continue
-            try:
-                self._epoll.modify(worker.lane.socket, mask | select.EPOLLONESHOT)
-            except FileNotFoundError:
-                self._epoll.register(worker.lane.socket, mask | select.EPOLLONESHOT)
+            mask = (poller.READ if expects(worker) else 0) | (poller.WRITE if worker.outgoing.waiting else 0)
+            worker.watched = bool(mask & poller.READ)
+            if mask:
+                self._poller.watch_once(worker.lane.socket.fileno(), mask)
 
     def _push(self) -> None:
         """Write on where a socket did not take a whole frame."""
@@ -576,7 +569,7 @@ class Loop:
                 worker.words = worker.lane.board.words  # a copy: the memory goes now, not with whoever remembers the worker
         finally:
             self.lead.close()
-            self._epoll.close()
+            self._poller.close()
             self.controller.claims.end_waits()
 
     def _fail_everything(self, why: str) -> None:

@@ -30,6 +30,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from workq.errors import QueueClosed, WaitError
+from workq.transport import bells
 from workq.transport.board import CONTROLLER, FINISHED, FRAMES, LARGE, LEADER, LONE, NOBODY, STARTED, WAIT, fence
 from workq.transport.channel import BELL
 
@@ -43,11 +44,16 @@ STREAM_S = 0.002  # how long results may lie unread where a thread that queued a
 
 
 class Bell:
-    """An eventfd that may be rung by anybody at any time, also after it was closed: its number may be somebody else's by then."""
+    """May be rung by anybody at any time, also after it was closed: its number may be somebody else's by then.
 
-    def __init__(self, flags: int) -> None:
-        self.fd = os.eventfd(0, flags)
-        self._to_close = [self.fd]  # taken out by the one who closes it
+    Attributes:
+        fd: The descriptor to wait on.
+        ring_fd: The one to ring, for workers.
+    """
+
+    def __init__(self, *, blocking: bool) -> None:
+        self.fd, self.ring_fd = bells.make(blocking=blocking)
+        self._to_close = [{self.fd, self.ring_fd}]  # taken out by the one who closes them
         self._ringing: list[None] = []  # an item for each thread that is about to write
         self._open = True
 
@@ -56,7 +62,7 @@ class Bell:
         self._ringing.append(None)  # first this, then the look; `close` does it the other way round, so that either sees the other
         try:
             if self._open:
-                os.eventfd_write(self.fd, 1)
+                bells.ring(self.ring_fd)
         except OSError:  # the application has closed everything: whoever waits finds that out by himself (`LOOK_S`)
             self._open = False
         finally:
@@ -69,7 +75,8 @@ class Bell:
         self._open = False
         if not self._ringing:
             try:
-                os.close(self._to_close.pop())
+                for fd in self._to_close.pop():
+                    os.close(fd)
             except (IndexError, OSError):  # somebody else did; or the application has closed everything
                 pass
 
@@ -331,8 +338,7 @@ class Lead:
             if event & select.POLLNVAL:
                 raise QueueClosed("the application has closed the descriptors of workq; no result can arrive any more")
             if fd == self._leader_bell.fd:
-                with contextlib.suppress(InterruptedError):  # a signal whose handler did not raise: eventfd_read does not go on by itself
-                    os.eventfd_read(fd)
+                bells.silence(fd)
         return True
 
     def _watch_sockets(self) -> None:

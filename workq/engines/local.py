@@ -139,7 +139,12 @@ class LocalEngine:
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while the launcher or a pidfd has something to say. It never changes."""
-        return self._selector.fileno()
+        fileno = getattr(self._selector, "fileno", None)
+        return -1 if fileno is None else int(fileno())
+
+    def watched(self) -> list[tuple[int, int]]:
+        """Return what the launcher and the pidfds are heard by."""
+        return [(key.fd, key.events) for key in self._selector.get_map().values()]
 
     def events(self) -> Sequence[EngineEvent]:
         """Return what has happened since the last call, in order, without waiting."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from socket import socket as Socket  # noqa: N812  # the lane has a field of that name
 from typing import Protocol
@@ -74,7 +74,10 @@ class Engine(Protocol):
         """Begin to start a worker; never waits. Started, StartFailed or Exited will follow. OSError: no descriptors, no memory."""
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable while ``events()`` has something. It never changes."""
+        """Return a descriptor that is readable while ``events()`` has something. It never changes. -1: the system has none such."""
+
+    def watched(self) -> Iterable[tuple[int, int]]:
+        """Return the descriptors that ``events()`` looks at now, each with what for (see ``selectors``): where there is no such one."""
 
     def events(self) -> Sequence[EngineEvent]:
         """Return what has happened since the last call, in order, without waiting."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from workq.engines.descriptors import make_lane
 from workq.engines.protocol import EngineEvent, Exited, Lane, Started
-from workq.transport import codec
+from workq.transport import bells, codec
 from workq.transport.board import FINISHED, FRAMES, INT_LIMIT, KIND_INT, KIND_NONE, KIND_SKIPPED, LIMIT, MASK, STARTED, TARGET, Board
 from workq.transport.channel import DOWN_CONFIG, DOWN_LEAVE, DOWN_UNITS, UP_HEAD, UP_READY, Inbox
 
@@ -135,7 +135,7 @@ class MemoryEngine:
         self.clock = clock
         self.workers: dict[int, SteppedWorker] = {}
         self._events: list[EngineEvent] = []
-        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._fd, self._ring_fd = bells.make(blocking=False)
 
     def report(self, event: EngineEvent) -> None:
         """Have the controller hear of something."""
@@ -152,6 +152,10 @@ class MemoryEngine:
     def fileno(self) -> int:
         """Return a descriptor that is never readable: turns are taken by hand."""
         return self._fd
+
+    def watched(self) -> list[tuple[int, int]]:
+        """Return nothing: the same."""
+        return []
 
     def events(self) -> list[EngineEvent]:
         """Return what was reported."""
@@ -177,4 +181,5 @@ class MemoryEngine:
         """End what is left."""
         for worker in self.workers.values():
             worker.close()
-        os.close(self._fd)
+        for fd in {self._fd, self._ring_fd}:
+            os.close(fd)

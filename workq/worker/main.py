@@ -17,7 +17,7 @@ from marshal import loads as marshal_loads
 
 from workq import context
 from workq.interruption import ExternalInterrupt
-from workq.transport import codec, mainmodule, segments
+from workq.transport import bells, codec, mainmodule, segments
 from workq.transport.board import (
     BATCH_AT,
     BLOCKED,
@@ -201,7 +201,7 @@ class Worker:
             if who == LONE:
                 self.upward.bell()
             else:
-                os.eventfd_write(self.bells[who], 1)
+                bells.ring(self.bells[who])
 
     def say(self, kind: int, payload: bytes, fd: int = -1) -> None:
         """Send a frame from inside a unit: whole, whatever interrupts come, and with the controller awake."""
@@ -219,7 +219,7 @@ class Worker:
             keep(item)  # no call returns between this and the count before: a signal handler of a unit may raise
             self.ring()  # first: a frame larger than the socket's buffer needs its reader
             self.upward.push()
-            os.eventfd_write(self.bells[CONTROLLER], 1)
+            bells.ring(self.bells[CONTROLLER])
 
     def send_record(self, record: bytes) -> None:
         """Hand a log record to the parent's loggers."""
@@ -294,14 +294,14 @@ class Worker:
         if get_ident() == self.main_thread and not self.forked:
             self.words[BLOCKED] += 1
             if self.words[BLOCKED] == 1 and self.whole():
-                os.eventfd_write(self.bells[CONTROLLER], 1)
+                bells.ring(self.bells[CONTROLLER])
 
     def unblock(self) -> None:
         """End it."""
         if get_ident() == self.main_thread and not self.forked and self.words[BLOCKED]:  # 0: its unit has ended by an exception
             self.words[BLOCKED] -= 1
             if self.words[BLOCKED] == 0 and self.whole():
-                os.eventfd_write(self.bells[CONTROLLER], 1)
+                bells.ring(self.bells[CONTROLLER])
 
     def ring_controller(self) -> None:
         """Have the controller look whether we are blocked."""
