@@ -16,6 +16,9 @@ from tests.leaks import Holdings, wait_for_no_more_than
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("simulation")
     group.addoption("--schedules", type=int, default=10_000, help="how many schedules the simulation runs (10000)")
+    parser.getgroup("cpython").addoption(
+        "--cpython", action="store_true", help="run CPython's own executor tests whole: each module, under fork, spawn and forkserver"
+    )
     group.addoption("--seed", type=int, default=None, help="repeat the one schedule of this seed")
     group = parser.getgroup("adapters")
     group.addoption("--whole-suites", action="store_true", help="run all that applies of the suites of others, and not a choice")

@@ -9,6 +9,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from workq.adapters.executor import Executor as Executor
     from workq.attempt import Attempt as Attempt
     from workq.callbacks import EXIT as EXIT
     from workq.category import Category as Category
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from workq.core.states import WorkerState as WorkerState
     from workq.cpus import usable_cpus as usable_cpus
     from workq.errors import ArgumentError as ArgumentError
+    from workq.errors import ArgumentTypeError as ArgumentTypeError
     from workq.errors import CategoryError as CategoryError
     from workq.errors import ForkedError as ForkedError
     from workq.errors import Halt as Halt
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "workq.adapters.executor": ("Executor",),
     "workq.mapping": ("Results",),
     "workq.statistics": (
         "Histogram",
@@ -99,6 +102,7 @@ _HOMES = {
     "workq.cpus": ("usable_cpus",),
     "workq.errors": (
         "ArgumentError",
+        "ArgumentTypeError",
         "CategoryError",
         "ForkedError",
         "Halt",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArgumentError",
+    "ArgumentTypeError",
     "CategoryError",
     "ExternalInterrupt",
     "ForkedError",
@@ -49,6 +50,10 @@ class WorkqError(Exception):
 
 class ArgumentError(WorkqError, ValueError):
     """An argument has a value that is not allowed; the message names it and says what is."""
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """An argument is of a type that is not allowed, where the standard library says TypeError."""
 
 
 class CategoryError(WorkqError, LookupError):
@@ -100,7 +105,7 @@ class UnitTimeout(UnitFailed, TimeoutError):
     """The unit ran for longer than its ``timeout`` and was stopped, or waited for longer than its ``queue_timeout`` and never ran."""
 
 
-class ResultError(UnitFailed):
+class ResultError(UnitFailed, _pickle.PicklingError):
     """The unit returned, but what it returned could not be sent back, or not be read here."""
 
 
@@ -123,6 +128,11 @@ class RemoteTraceback(WorkqError):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.text = text
+
+    @property
+    def tb(self) -> str:
+        """The same text, under the name that concurrent.futures has for it."""
+        return self.text
 
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'

@@ -158,6 +158,10 @@ class InlineController:
             if unit.id <= last:
                 self._cancel(unit, why)
 
+    def drop_unbegun(self, unit: Unit[Any]) -> None:
+        """Cancel a unit if it has not begun."""
+        self._cancel(unit, "before it had begun")
+
     def stop_running(self, queue: Queue, why: str, last: int) -> None:
         """A unit that runs in another thread goes on: nothing can stop it."""
 
@@ -358,7 +362,9 @@ class InlineController:
                 self._settle(unit, Ended(UnitState.FAILED, payload=codec.dump_error(error, unit.label), function=call.name))
                 raise
             except BaseException as error:
-                return Ended(UnitState.FAILED, payload=codec.dump_error(error, unit.label), function=call.name)
+                return Ended(
+                    UnitState.FAILED, payload=codec.dump_error(error, unit.label), function=call.name, exact=call.queue.exact_errors
+                )
             finally:
                 self._infos.pop(unit.id, None)
 

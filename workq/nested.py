@@ -240,6 +240,11 @@ class NestedController:
         self.wait(lambda: question in self._answers, None, "")
         self._answers.discard(question)
 
+    def drop_unbegun(self, unit: Unit[Any]) -> None:
+        """Ask the parent to cancel a unit if it has not begun. Returns at once."""
+        if unit.value is PENDING and not self.forked:
+            self._request("unbegun", unit.call.queue.number, unit.id)
+
     def stop_running(self, queue: Queue, why: str, last: int) -> None:
         """Have the parent stop the units of a queue that run, up to a number. Returns at once."""
         self.request("stop", queue.number, why, last)
@@ -424,7 +429,7 @@ class NestedController:
             tallies.note_unit(unit)
         queue.retrying -= 1
         if what == ENDED:
-            self._settle(unit, Ended(UnitState(state), payload=data, function=unit.call.name))
+            self._settle(unit, Ended(UnitState(state), payload=data, function=unit.call.name, exact=queue.exact_errors))
         else:
             self._settle(unit, Raw(data) if what == PICKLED else data)
 

@@ -104,15 +104,21 @@ class SegmentRaw:
 class Ended:
     """How a unit ended other than by returning."""
 
-    __slots__ = ("error", "function", "payload", "state")
+    __slots__ = ("error", "exact", "function", "payload", "state")
 
     def __init__(
-        self, state: UnitState, error: BaseException | None = None, payload: bytes | memoryview = b"", function: str | None = None
+        self,
+        state: UnitState,
+        error: BaseException | None = None,
+        payload: bytes | memoryview = b"",
+        function: str | None = None,
+        exact: bool = False,
     ) -> None:
         self.state = state
         self.error = error
         self.payload = payload
         self.function = function  # what was called, where it has raised
+        self.exact = exact  # SystemExit and its like are raised as themselves, and not as a RemoteError
 
     def line(self) -> str:
         """Return what it was, in a line, without making the exception of anybody's class."""
@@ -128,11 +134,11 @@ class Ended:
         """
         payload = self.payload
         if self.error is None:
-            error = codec.load_error(bytes(payload))
+            error = codec.load_error(bytes(payload), self.exact)
             for _ in range(LOADED_AGAIN):
                 if type(error) is not RemoteError:
                     break
-                error = codec.load_error(bytes(payload))  # it may not be the unit's fault: a signal handler may have raised just now
+                error = codec.load_error(bytes(payload), self.exact)  # not the unit's fault: a signal handler may have raised just now
             if type(error) is TypeError:
                 add_hint(error, self.function)
             self.error = error
@@ -417,8 +423,13 @@ class Unit(Future, Generic[T]):  # type: ignore[type-arg]
                 extra.callbacks.append(fn)
         if pending:
             self.call.queue.controller.called_back_later(self)
-        else:
+            return
+        try:
             fn(self)
+        except Exception:
+            import logging
+
+            logging.getLogger("workq").exception("a callback raised: %r", fn)
 
     def __await__(self) -> Generator[Any, None, T]:
         self._waited_for_otherwise()

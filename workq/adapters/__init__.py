@@ -1,1 +1,1 @@
-"""The same queue under other interfaces."""
+"""The same queue under other interfaces. On top of everything but the command line; nothing below imports it."""

@@ -117,6 +117,7 @@ class Controller:
         self.loop: Loop | None = None
         self.claims = ApplicationClaims(self)  # of locks
         self.halts: list[Halt] = []
+        self.given_up: dict[str, str] = {}  # categories of which no worker could be started at some time, and why
         self.halt_callbacks: list[Callable[[Halt], object]] = []
         _living.add(self)
 
@@ -405,9 +406,14 @@ class Controller:
         else:
             loop.look_at(queue)
 
-    def drop_waiting(self, queue: Queue, why: str, last: int) -> None:
-        """Cancel the units of a queue that have not begun, up to a number; done when it returns."""
-        self._perform(self.running().drop_waiting, queue, why, last)
+    def drop_waiting(self, queue: Queue, why: str, last: int, spared: int = 0) -> None:
+        """Cancel the units of a queue that have not begun, of the numbers above ``spared``, up to ``last``; done when it returns."""
+        self._perform(self.running().drop_waiting, queue, why, last, spared)
+
+    def drop_unbegun(self, unit: Unit[Any]) -> None:
+        """Cancel a unit if it has not begun. Returns at once."""
+        if self.loop is not None and not self.forked and not self.closed and unit.value is PENDING:
+            self.loop.command(self.loop.drop_unbegun, unit)
 
     def stop_running(self, queue: Queue, why: str, last: int) -> None:
         """Interrupt the units of a queue that run, up to a number, and kill them after its delete timeout. Returns at once."""

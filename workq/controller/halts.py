@@ -15,7 +15,6 @@ from workq.controller import stopping, tallies
 from workq.controller.records import Worker
 from workq.core.events import WorkerExited, WorkerId, WorkTaken
 from workq.core.states import UnitState
-from workq.errors import LaunchError
 from workq.process import probe
 from workq.transport.board import BEAT, EXIT_LOCKED, EXIT_MAIMED
 from workq.unit import PENDING, Ended, Unit, cancelled, timed_out
@@ -70,12 +69,13 @@ class Halts:
         loop = self._loop
         why = self.start_failures.get(category, "they end before they are ready")
         message = f"workers of category {category!r} cannot be started ({loop.settings.start_tries} tries): {why}"
+        loop.controller.given_up[category] = message
         for queue in list(loop.controller.queues.values()):
             if queue.category != category:
                 continue
             for unit in loop.dispatcher.drop_all(queue):
                 stopping.count_end(unit, UnitState.FAILED)
-                loop.settle(unit, Ended(UnitState.FAILED, LaunchError(message)))
+                loop.settle(unit, Ended(UnitState.FAILED, queue.launch_error(message)))
             loop.told(queue, 0)
             loop.tell(WorkTaken(queue.number))
         loop.lead.wake_ready()

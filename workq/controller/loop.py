@@ -25,7 +25,7 @@ from workq.core.events import CategoryAdded, Event, Limits, QueueClosed, QueueOp
 from workq.core.scheduler import Scheduler
 from workq.engines.protocol import Engine, Exited, Started, StartFailed
 from workq.transport import bells
-from workq.transport.board import load_barriers
+from workq.transport.board import STARTED, load_barriers
 from workq.transport.channel import Frame
 from workq.unit import PENDING, Ended, Unit, cancelled
 
@@ -486,22 +486,39 @@ class Loop:
             self._events.append(QueueClosed(queue.number))
         self.lead.wake_ready()
 
-    def drop_waiting(self, queue: Queue, why: str, last: int = NEVER) -> None:
-        """Cancel the units of a queue that have not begun, up to a number. With the lead."""
+    def drop_waiting(self, queue: Queue, why: str, last: int = NEVER, spared: int = 0) -> None:
+        """Cancel the units of a queue that have not begun, of the numbers above ``spared``, up to ``last``. With the lead."""
         with self.dispatcher.lock:
             for worker in queue.workers:
                 if not worker.limited:
                     self.dispatcher.recall(worker)
             dropped = self.dispatcher.drop_all(queue)
             for unit in dropped:
-                if unit.id > last:
+                if not spared < unit.id <= last:
                     queue.backlog(unit.call.options.priority).append(unit)
         for unit in dropped:
-            if unit.id > last:
+            if not spared < unit.id <= last:
                 continue
             queue.cancelled += 1
             self.settle(unit, cancelled(unit, why))
         self.attention.add(queue)
+
+    def drop_unbegun(self, unit: Unit[Any]) -> None:
+        """Cancel a unit if it has not begun. With the lead."""
+        queue = unit.call.queue
+        with self.dispatcher.lock:
+            place = self.dispatcher.find(unit)
+            if place is not None and place[1] > place[0].words[STARTED]:
+                self.dispatcher.recall(place[0])
+            waits = self.dispatcher.waits(unit)
+        if waits:
+            queue.unusual = True
+            queue.cancelled += 1
+            self.settle(unit, cancelled(unit, "before it had begun"))
+            with self.dispatcher.lock:
+                self.dispatcher.trim(queue)
+        self.attention.add(queue)
+        self.lead.wake_ready()
 
     def stop_running(self, queue: Queue, why: str, last: int = NEVER) -> None:
         """Stop the units of a queue that have begun, up to a number. With the lead."""

@@ -77,6 +77,7 @@ class Nested:
                     "cancel": self._cancel,
                     "pause": self._pause,
                     "drop": self._drop,
+                    "unbegun": self._drop_unbegun,
                     "stop": self._stop,
                     "close": self._close,
                     "resize": self._resize,
@@ -164,6 +165,11 @@ class Nested:
         self._loop.drop_waiting(queue, why, last)
         self.reply()  # those that were dropped, before the answer
         self._answer_question(worker, question)
+
+    def _drop_unbegun(self, worker: Worker, queue: Queue, key: tuple[int, int], unit_id: int) -> None:
+        for unit in queue.open_list():
+            if unit.id == unit_id:
+                self._loop.drop_unbegun(unit)
 
     def _stop(self, worker: Worker, queue: Queue, key: tuple[int, int], why: str, last: int) -> None:
         self._loop.stop_running(queue, why, last)

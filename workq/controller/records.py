@@ -14,6 +14,7 @@ from workq.arguments import check_seconds
 from workq.controller.tallies import QueueTimes
 from workq.core.states import UNIT_ENDS, UnitState
 from workq.core.times import Times
+from workq.errors import LaunchError
 from workq.transport.board import BATCH_AT, FINISHED, MASK, STACK_FD, STARTED
 from workq.transport.channel import Incoming, Outgoing
 from workq.transport.segments import Reading, Segment
@@ -269,6 +270,8 @@ class Queue:  # weakly referred to by its controller
         self.callbacks: Callbacks | None = None  # made at the first queue_callback
         self.output_to: str = "stream"
         self.at_exit: str = "cancel"
+        self.launch_error = LaunchError  # the kind of it that its units fail with where no worker can be started
+        self.exact_errors = False  # SystemExit of a unit is raised as itself where its result is asked for
         self.paused = False
         self.cleared = 0  # units up to this number come no more again: the queue was cleared
         self.new_failures: deque[Unit[Any]] | None = None  # the last ones, once somebody has asked for that (sync's stop_on_error)

@@ -56,7 +56,7 @@ def first_frame(loop: Loop, category: Category) -> dict[str, Any]:
         "output_bytes": loop.settings.output_bytes,
         "log_level": int(root.getEffectiveLevel()),  # it may be of an enum, which marshal does not take
         "log_levels": _levels(root.manager),
-        "main": mainmodule.preparation_data(),
+        "main": mainmodule.preparation_data(loop.controller.start_method == "fork"),
         "managers_key": mainmodule.managers_key(),
         "preload": tuple(map(plain, category.preload)),
         "initializer": initializer,

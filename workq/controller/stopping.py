@@ -213,7 +213,7 @@ def failed_end(loop: Loop, worker: Worker, batch: Batch, at: int, kind: int, pay
     if kind == KIND_INTERRUPTED and stopping is UnitState.TIMED_OUT:
         end = timed_out(unit, unit.call.options.timeout or 0.0, worker)
     else:
-        end = Ended(UnitState.FAILED, payload=payload, function=unit.call.name)
+        end = Ended(UnitState.FAILED, payload=payload, function=unit.call.name, exact=queue.exact_errors)
     if unit.call.options.retry is not None:
         from workq.controller import retrying  # loaded already, by whoever asked for retries
 

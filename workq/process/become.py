@@ -73,6 +73,7 @@ def become_worker(
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
+        finish_multiprocessing()
         flush_streams()
         os._exit(code)
 
@@ -175,6 +176,16 @@ def exit_code_of(request: SystemExit) -> int:
         return int(request.code or 0) & 0xFF
     sys.stderr.write(f"{request.code}\n")
     return 1
+
+
+def finish_multiprocessing() -> None:
+    """Send what units have put into queues of multiprocessing: its threads do that, and they end with us."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        try:
+            util._run_finalizers()  # of this process; those of one that it was forked from are left alone
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
 
 
 def flush_streams() -> None:

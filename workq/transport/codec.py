@@ -332,11 +332,11 @@ def dump_error(error: BaseException, unit_label: str = "", note: str = "") -> by
     return failures.dump_error(error, unit_label, note)
 
 
-def load_error(data: Any) -> BaseException:
+def load_error(data: Any, exact: bool = False) -> BaseException:
     """Rebuild what a unit has raised; see `failures.load_error`."""
     from workq.transport import failures
 
-    return failures.load_error(data)
+    return failures.load_error(data, exact)
 
 
 # -- the words of our messages ---------------------------------------------------------------------------------------

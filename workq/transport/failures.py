@@ -49,7 +49,7 @@ def dump_error(error: BaseException, unit_label: str = "", note: str = "") -> by
         text = traceback_text(error)
         if unit_label:
             text = f"(unit {unit_label})\n{text}"
-        pickled = proven_pickle(error) if isinstance(error, Exception) else None
+        pickled = proven_pickle(error)
         notes = [*notes_of(error), *([note] if note else ())]
         kinds = list(full_names(type(error)))
         return marshal.dumps((codec.type_name(error), bounded_repr(error), text, pickled, notes, chain_of(error), kinds))
@@ -207,11 +207,11 @@ def bounded(text: str) -> str:
 # -- in the parent ---------------------------------------------------------------------------------------------------
 
 
-def load_error(data: Any) -> BaseException:
+def load_error(data: Any, exact: bool = False) -> BaseException:
     """Return the exception that `dump_error` was given, with the worker's traceback as its ``__cause__``. Never raises.
 
     What is not an ``Exception`` (SystemExit, KeyboardInterrupt) comes as a RemoteError: raised as itself by ``result()`` it
-    would end the application.
+    would end the application. Unless it is to be ``exact``, as concurrent.futures is.
     """
     from workq.errors import RemoteError, RemoteTraceback
 
@@ -219,7 +219,7 @@ def load_error(data: Any) -> BaseException:
         name, text, trace, pickled, notes, links, _ = marshal.loads(data)
     except Exception as problem:
         return RemoteError("unknown", f"the unit's exception could not be read: {codec.reason(problem)}")
-    error = loaded(pickled) or RemoteError(name, text, trace)
+    error = loaded(pickled, exact) or RemoteError(name, text, trace)
     add_missing_notes(error, notes)
     cause = RemoteTraceback(trace)
     hang_chain(cause, links)
@@ -245,8 +245,8 @@ def line_of(data: Any) -> str:
         return ""
 
 
-def loaded(pickled: bytes | None) -> BaseException | None:
-    """Return the exception, or None where it was not sent, or cannot be rebuilt in this process."""
+def loaded(pickled: bytes | None, exact: bool = False) -> BaseException | None:
+    """Return the exception, or None where it was not sent, cannot be rebuilt in this process, or is none that may be raised here."""
     if pickled is None:
         return None
     try:
@@ -255,7 +255,7 @@ def loaded(pickled: bytes | None) -> BaseException | None:
         raise
     except BaseException:
         return None
-    return error if isinstance(error, Exception) else None
+    return error if isinstance(error, BaseException if exact else Exception) else None
 
 
 def add_missing_notes(error: BaseException, notes: list[str]) -> None:

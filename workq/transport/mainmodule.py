@@ -90,15 +90,21 @@ def asks_for_main(test: Any) -> bool:
     return False
 
 
-def preparation_data() -> bytes | None:
+def preparation_data(inherited: bool = False) -> bytes | None:
     """Return what a worker needs to run the script again, pickled; None where the script's names go by value.
+
+    A worker that has ``inherited`` the script as it stands, by a fork, does so only for what was not there when it was forked.
 
     Made here and not by multiprocessing's own function, as that one settles the application's start method for good.
     """
     if not main_is_importable():
         return None
     main = sys.modules["__main__"]
-    data: dict[str, Any] = {"sys_path": [os.getcwd() if entry == "" else entry for entry in sys.path], "sys_argv": list(sys.argv)}
+    data: dict[str, Any] = {
+        "inherited": inherited,
+        "sys_path": [os.getcwd() if entry == "" else entry for entry in sys.path],
+        "sys_argv": list(sys.argv),
+    }
     spec = getattr(main, "__spec__", None)
     if spec is not None:
         data["init_main_from_name"] = spec.name
@@ -139,11 +145,12 @@ _managers_key: bytes | None = None  # until it was used
 def set_main(preparation: dict[str, Any] | None) -> None:
     """Take what `preparation_data` has said. The launcher's own ``__main__`` goes out of the way.
 
-    Else a function ``main`` of the script would be looked up in the launcher, and the wrong one found there.
+    Else a function ``main`` of the script would be looked up in the launcher, and the wrong one found there. A fork of the application
+    has inherited the application's own, with all that was set there.
     """
     global _preparation, _done, _failure, _launchers_main
     _preparation, _done, _failure = preparation, False, ""
-    if preparation is not None:
+    if preparation is not None and not preparation.get("inherited"):
         _launchers_main = sys.modules.get("__main__")
         sys.modules["__main__"] = type(sys)("__main__")
 

@@ -314,7 +314,7 @@ class Worker:
         """Pickle a result; where pickle cannot, cloudpickle may."""
         try:
             return _pickle.dumps(value, 5)
-        except (ExternalInterrupt, KeyboardInterrupt):
+        except (ExternalInterrupt, KeyboardInterrupt, SystemExit):  # an exit is the unit's own, wherever it says so
             raise
         except BaseException:
             return codec.dump_result(value, self.where(number))
