@@ -243,7 +243,7 @@ class NestedController:
     def drop_unbegun(self, unit: Unit[Any]) -> None:
         """Ask the parent to cancel a unit if it has not begun. Returns at once."""
         if unit.value is PENDING and not self.forked:
-            self._request("unbegun", unit.call.queue.number, unit.id)
+            self.request("unbegun", unit.call.queue.number, unit.id)
 
     def stop_running(self, queue: Queue, why: str, last: int) -> None:
         """Have the parent stop the units of a queue that run, up to a number. Returns at once."""
