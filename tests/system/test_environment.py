@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import workq
-from tests.support import application
+from tests.support import application, start_application, wait_gone
 from tests.system import deeds
 from workq import ArgumentError, Controller, WorkMgr, environment
 
@@ -75,6 +76,35 @@ def test_a_spawned_worker_is_a_fresh_interpreter_and_finds_the_script() -> None:
         WORKQ_START_METHOD="spawn",
     )
     assert (ended.stdout, ended.stderr) == ("spawn ('seen when imported', False, ['an argument'])\n", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["application", "launcher"])
+def test_spawned_workers_and_what_they_started_die_with_the_application_and_with_the_launcher(victim: str) -> None:
+    with start_application(
+        """
+        import os, select, subprocess, sys, workq
+        def start():
+            child = subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"])
+            print(os.getppid(), os.getpid(), child.pid, flush=True)
+            workq.flush()
+            child.wait()
+        if __name__ == "__main__":
+            wq = workq.WorkMgr(1, output="discard")
+            unit = wq.queue(start)
+            while not unit.output: select.select([], [], [], 0.005)
+            print(unit.output, flush=True)
+            print(type(unit.exception()).__name__, wq.queue(len, "four").result(), flush=True)
+        """,
+        WORKQ_START_METHOD="spawn",
+    ) as app:
+        launcher, worker, child = map(int, app.line().split())
+        os.kill(app.pid if victim == "application" else launcher, signal.SIGKILL)
+        for pid in (worker, child):
+            wait_gone(pid, 4.0)
+        if victim == "launcher":
+            ended = app.finish()
+            assert ended.stdout.split() == ["WorkerHalted", "4"]
 
 
 def test_an_entry_point_that_cannot_be_loaded_is_told_of_by_a_spawned_worker(capfd: pytest.CaptureFixture[str]) -> None:

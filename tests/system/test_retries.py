@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import signal
 import time
@@ -246,6 +247,23 @@ def test_lost_units_and_time_outs_are_matched_by_word_and_by_type(wq: workq.Work
         with held, pytest.raises(workq.UnitTimeout):
             held.unit.result(20)
         assert held.unit.attempt == times
+
+
+def test_each_retry_is_logged_at_debug_level(wq: workq.WorkMgr, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "workq")
+    unit = wq.options(retries=Retry(2, delay=0.01, jitter=0)).queue(fail_until, path, 1)
+    unit.result(20)
+    wq.controller.delivery.drain(20.0)
+    (said,) = [record.getMessage() for record in caplog.records if "tried again" in record.getMessage()]
+    assert said == f"unit {unit.label}: {unit.attempts[0]}; it is tried again in 0.01 s"
+
+
+def test_many_units_that_fail_and_lose_their_workers_all_come_to_an_end(wq: workq.WorkMgr, tmp_path: Path) -> None:
+    view = wq.options(retries=Retry(4, delay=0.005, jitter=1.0, crashes=10))
+    functions = (fail_until, die_until)
+    units = [view.queue(functions[number % 10 == 0], str(tmp_path / str(number)), 2) for number in range(60)]
+    assert [unit.result(60) for unit in units] == [3] * 60
+    assert {unit.attempt for unit in units} == {3}
 
 
 def test_units_of_units_are_tried_again_and_say_so(wq: workq.WorkMgr, path: str) -> None:

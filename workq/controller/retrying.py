@@ -7,13 +7,14 @@ nothing.
 
 from __future__ import annotations
 
+import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from workq.attempt import Attempt, bounded
 from workq.config import Settings
-from workq.controller.records import GHOST, Queue, Worker
+from workq.controller.records import GHOST, Worker
 from workq.core.retrying import LOST, NO_RETRY, Tried, Verdict, judge
 from workq.core.states import UnitState
 from workq.errors import Halt, UnitPoisoned, UnitTimeout, WorkerHalted
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from workq.controller.loop import Loop
+
+
+logger = logging.getLogger("workq")
 
 
 def comes_again(loop: Loop, unit: Unit[Any], end: Ended, attempt: Attempt, place: tuple[list[Any], int] | None = None) -> bool:
@@ -40,18 +44,21 @@ def comes_again(loop: Loop, unit: Unit[Any], end: Ended, attempt: Attempt, place
     verdict = judge_unit(unit, end, attempt, loop.settings, loop.random)
     if not verdict.again:
         return False
+    if logger.isEnabledFor(logging.DEBUG):  # its handlers are the application's: not here, with the lead in hand
+        loop.controller.delivery.call(logger.debug, "unit %s: %s; it is tried again in %.3g s", unit.label, attempt, verdict.rest_s)
+    lost = end.state is UnitState.LOST
     queue.unusual = True
     if verdict.rest_s:
         put_back: Callable[..., object] = queue.resting.__setitem__
         arguments: tuple[Any, ...] = (unit, loop.clock() + verdict.rest_s)
-        loop.command(take_to_rest, loop, queue)  # first, see above
+        loop.command(take_to_rest, loop, unit)  # first, see above
     else:
         queue.room = bool(queue.workers)
         put_back, arguments = queue.backlog(unit.call.options.priority).appendleft, (unit,)
     earlier = [attempt]
     extra.history += earlier  # from here to the last line no call returns, so that nothing can strike in between
     extra.attempt += 1
-    extra.crashes += end.state is UnitState.LOST
+    extra.crashes += lost
     extra.stopping = None
     if place is not None:
         place[0][place[1]] = GHOST
@@ -101,14 +108,17 @@ def loss(unit: Unit[Any], halt: Halt, attempt: Attempt, settings: Settings) -> W
 # ---------------------------------------------------------------- rest (in the controller's thread)
 
 
-def take_to_rest(loop: Loop, queue: Queue) -> None:
-    """Have the units that have begun to rest woken at their time."""
-    for unit, due in tuple(queue.resting.items()):
-        if unit.value is not PENDING:  # cancelled between its end in the worker and its rest
-            queue.resting.pop(unit, None)
-            loop.lead.wake_ready()
-        elif unit.need_extra().alarm is None:
-            unit.need_extra().alarm = loop.alarms.set(due, partial(wake, loop, unit))
+def take_to_rest(loop: Loop, unit: Unit[Any]) -> None:
+    """Have a unit that has begun to rest woken at its time."""
+    resting = unit.call.queue.resting
+    due = resting.get(unit)
+    if due is None:
+        return  # an exception struck before it was put there; whoever reads its end next does it again. Or it was dropped since
+    if unit.value is not PENDING:  # cancelled between its end in the worker and its rest
+        resting.pop(unit, None)
+        loop.lead.wake_ready()
+    elif unit.need_extra().alarm is None:
+        unit.need_extra().alarm = loop.alarms.set(due, partial(wake, loop, unit))
 
 
 def wake(loop: Loop, unit: Unit[Any]) -> None:
