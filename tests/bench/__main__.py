@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.bench import picture, report, runner
+from tests.bench import mechanisms, picture, report, runner
 from tests.bench.results import line_of
 from tests.bench.rows import ROWS
 from tests.bench.scale import calibrate
@@ -22,6 +22,9 @@ def main() -> None:
     rows = [row for row in ROWS if not options.only or row.name in options.only]
     loops_per_ms = calibrate()
     about = {**report.machine(), "rounds": options.rounds, "quick": options.quick, "loops_per_ms": loops_per_ms}
+    if options.mechanisms:
+        _show_mechanisms(options, about)
+        return
     workloads = list(dict.fromkeys(row.workload for row in rows))
     outcomes = runner.run(workloads, options.rounds, options.quick, loops_per_ms, _tell)
     lines = [line_of(row, outcomes[row.workload], tuple(WORKLOADS[row.workload].limits)) for row in rows]
@@ -34,10 +37,19 @@ def main() -> None:
         options.svg.write_text(picture.svg(lines))
 
 
+def _show_mechanisms(options: argparse.Namespace, about: dict[str, Any]) -> None:
+    effects = mechanisms.measure(options.rounds, options.quick, about["loops_per_ms"], _tell)
+    text = f"{_about(about)}\n\n{mechanisms.table(effects)}"
+    print(f"\n{text}", end="")
+    if options.page:
+        options.page.write_text(report.with_table(options.page.read_text(), text, report.MECHANISMS_MARK))
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/bench/run.py", description="workq beside its peers and the machine's limits")
     parser.add_argument("--rounds", type=_count, default=5, help="how often each is measured (default 5); medians are shown")
     parser.add_argument("--only", action="append", metavar="ROW", choices=[row.name for row in ROWS], help="this row; may be repeated")
+    parser.add_argument("--mechanisms", action="store_true", help="instead: workq as it is beside workq without each of its mechanisms")
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that it works, not for figures to quote")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures of all rounds")
     parser.add_argument("--page", type=Path, metavar="FILE", help="put the table into this page, in place of the one that it has")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.adapters import LIBRARIES
+from tests.bench.adapters.without import WITHOUT
 from tests.bench.scale import Scale
 from tests.bench.workloads import WORKLOADS
 
@@ -27,7 +28,7 @@ def main() -> None:
         if contender in workload.limits:
             _tell(folder, figures=workload.limits[contender](scale))
         else:
-            library = LIBRARIES[contender]()
+            library = {**LIBRARIES, **WITHOUT}[contender]()
             _tell(folder, figures=workload.measure(library, scale))
             library.close()
     except BaseException as error:

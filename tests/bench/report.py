@@ -15,18 +15,25 @@ from tests.bench.runner import Outcomes
 
 HEAD = ("row", "what", "goal", "workq", "best peer", "limit", "ratio (range of the rounds)", "met")
 MARK = "<!-- the table of one run -->"
+MECHANISMS_MARK = "<!-- what each mechanism brings -->"
 PACKAGES = ("loky", "pebble", "mpire", "deadpool-executor", "joblib", "numpy")
 
 
 def table(lines: Sequence[Line]) -> str:
     """Return all lines as an aligned table, and below it what went wrong."""
     cells = [HEAD, *(_cells(line) for line in lines)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEAD))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    text.insert(1, "  ".join("-" * width for width in widths))
+    text = aligned(cells)
     troubles = [f"{line.row.name}: {name}: {why}" for line in lines for name, why in line.troubles.items() if why != NO_FIGURE]
     without = [f"{line.row.name}: no figure of {', '.join(names)}" for line in lines if (names := _without(line))]
     return "\n".join([*text, "", *troubles, *without]).rstrip() + "\n"
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines, with one below the first."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    text.insert(1, "  ".join("-" * width for width in widths))
+    return text
 
 
 def _cells(line: Line) -> tuple[str, ...]:
@@ -69,11 +76,11 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def with_table(page: str, text: str) -> str:
+def with_table(page: str, text: str, mark: str = MARK) -> str:
     """Return a page with this text as the ``text`` block that follows its mark."""
-    before, mark, after = page.partition(MARK)
-    if not mark:
-        raise ValueError(f"the page has no line {MARK}")
+    before, found, after = page.partition(mark)
+    if not found:
+        raise ValueError(f"the page has no line {mark}")
     rest = after.partition("```text\n")[2].partition("```\n")[2]
     return f"{before}{mark}\n\n```text\n{text.rstrip()}\n```\n{rest}"
 

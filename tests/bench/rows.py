@@ -75,6 +75,7 @@ ROWS = (
     Row("trip-one-core-tail", "its p99, in multiples of its p50", "trip-one-core", "tail", "x", Goal(5)),
     Row("array-1mb", "numpy array of 1 MB, there and back", "array-1mb", "ms", "ms", Goal(0.12, "ppe-fork")),
     Row("array-100mb", "numpy array of 100 MB, there and back", "array-100mb", "ms", "ms", Goal(0.25, "ppe-fork")),
+    Row("shared", "the same array of 1 MB to 200 units", "shared", "unit_us", "us", None),
     Row("busy-1ms", "units of 1 ms on two workers", "busy-1ms", "unit_us", "us", Goal(0.95, "plain", faster=True)),
     Row("busy-10ms", "units of 10 ms on two workers", "busy-10ms", "unit_us", "us", Goal(0.99, "plain", faster=True)),
     Row("start", "start to first result", "start", "first_ms", "ms", Goal(0.4, "ppe-forkserver")),

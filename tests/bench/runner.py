@@ -39,9 +39,14 @@ Outcomes = dict[str, dict[str, Outcome]]  # by workload, by contender
 
 def run(workloads: list[str], rounds: int, quick: bool, loops_per_ms: int, tell: Callable[[str], None]) -> Outcomes:
     """Measure all contenders of these workloads, round by round."""
+    prepare()
+    return {name: _run_workload(name, rounds, quick, loops_per_ms, tell) for name in workloads}
+
+
+def prepare() -> None:
+    """Be ready to measure."""
     _adopt_orphans()
     _compile()
-    return {name: _run_workload(name, rounds, quick, loops_per_ms, tell) for name in workloads}
 
 
 def _compile() -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import picture, report, runner
+from tests.bench import mechanisms, picture, report, runner
 from tests.bench.adapters import LIBRARIES, OURS
+from tests.bench.adapters.without import MECHANISMS
 from tests.bench.results import Line, line_of
 from tests.bench.rows import ROWS, Goal, Row
 from tests.bench.runner import Outcome
@@ -118,3 +119,19 @@ def test_the_command_names_the_rows_that_it_knows() -> None:
     )
     assert answer.returncode == 2
     assert "array-100mb" in answer.stderr
+
+
+def test_every_mechanism_can_still_be_switched_off() -> None:
+    """Each changes something of workq by its name; where that has got another name, nothing would be switched off."""
+    code = "from tests.bench.adapters.without import WITHOUT; [make().prepare() for make in WITHOUT.values()]; print(len(WITHOUT))"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert int(answer.stdout) == len(MECHANISMS)
+    assert {name for mechanism in MECHANISMS.values() for name in mechanism.rows} <= {row.name for row in ROWS}
+
+
+def test_an_effect_is_the_ratio_of_figures_of_the_same_round() -> None:
+    effect = mechanisms.Effect("batches", ROWS[0], [1.0, 2.0, 4.0], [3.0, 8.0, 8.0])
+    assert effect.ratios == [3.0, 4.0, 2.0]
+    text = mechanisms.table([effect, mechanisms.Effect("recall", ROWS[0], (), (), "without-recall: hung for 30 s")])
+    assert "3 (2-4)" in text
+    assert "recall, queue: without-recall: hung for 30 s" in text

@@ -136,10 +136,10 @@ class Intake:
 
     def _slowly(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, bytes]:
         """Make a function known, or pack it with the unit where what it holds may change from one unit to the next."""
+        if type(function) in _CACHEABLE and (function, bool(kwargs)) in self._large_calls:  # checked when it was seen first
+            return self._large_calls[function, bool(kwargs)], self._pack(function, args, kwargs)
         self._check(function)
         calls = self._named_calls if kwargs else self._calls
-        if type(function) in _CACHEABLE and (function, bool(kwargs)) in self._large_calls:
-            return self._large_calls[function, bool(kwargs)], self._pack(function, args, kwargs)
         call = calls.get(function) if type(function) in _CACHEABLE else None
         if call is not None:
             return call, codec.dump_arguments(args, kwargs, function)

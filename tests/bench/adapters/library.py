@@ -39,6 +39,10 @@ class Library:
         """End a unit that runs."""
         raise NotOfferedError
 
+    def share(self, value: Any) -> Any:
+        """Return what to give to many units in place of a large value: itself, if the library has nothing better."""
+        return value
+
     def call(self, fn: Call, *args: Any) -> Any:
         """One call, there and back."""
         return self.outcome(self.submit(fn, *args))

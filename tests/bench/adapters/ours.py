@@ -37,6 +37,11 @@ class Workq(Library):
     def cancel(self, handle: Any) -> None:
         handle.cancel()
 
+    def share(self, value: Any) -> Any:
+        import workq
+
+        return workq.shared(value)
+
     def map(self, fn: Call, items: Iterable[Any]) -> list[Any]:
         return list(self.manager.map(fn, items))
 

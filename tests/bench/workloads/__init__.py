@@ -65,6 +65,7 @@ WORKLOADS: dict[str, Workload] = {
     "trip-one-core": Workload(trips.trip_on_one_core, limits={"raw": _raw_on_one_core}),
     "array-1mb": _arrays(1),
     "array-100mb": _arrays(100),
+    "shared": Workload(trips.shared, WITHOUT_JOBLIB),
     "busy-1ms": _busy(1),
     "busy-10ms": _busy(10),
     "start": Workload(start.first_and_further, WITHOUT_JOBLIB),
@@ -76,7 +77,7 @@ WORKLOADS: dict[str, Workload] = {
     "beside": Workload(company.beside_a_long_unit, WITHOUT_JOBLIB),
     "idle": Workload(resting.idle, WITHOUT_JOBLIB),
     "fair": Workload(company.fair, (OURS,)),
-    "threads": Workload(company.threads, WITHOUT_JOBLIB),
+    "threads": Workload(company.threads, WITHOUT_JOBLIB, timeout_s=20.0),  # some hang, and need not hang for long
     "computing": Workload(company.computing_main_thread, WITHOUT_JOBLIB, limits={"plain": beside_computing}),
     "asyncio": Workload(loop.awaited, FUTURES),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 
 from tests.bench.adapters import Library
-from tests.bench.calls import noop, same
+from tests.bench.calls import length, noop, same
 from tests.bench.scale import Figures, Scale, spread_of, times_of, use_one_core
 
 
@@ -37,3 +37,19 @@ def arrays(library: Library, scale: Scale, megabytes: int) -> Figures:
         del answer
     times = sorted(times[2:])  # both workers have imported numpy, and whatever is used again has been made
     return {"ms": times[len(times) // 2] * 1000}
+
+
+def shared(library: Library, scale: Scale) -> Figures:
+    """The same array of 1 MB to many units, by the library's best means for that; time for a unit."""
+    import numpy
+
+    library.start_warm(2, scale.loops_per_ms)
+    array = numpy.ones(1 << 17)
+    given = library.share(array)
+    library.gather(20, length, given)  # both workers have imported numpy
+    count = scale.pick(200, 20)
+    began = perf_counter()
+    lengths = library.gather(count, length, given)
+    took = perf_counter() - began
+    assert set(lengths) == {len(array)}
+    return {"unit_us": took / count * 1e6}
