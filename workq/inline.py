@@ -420,8 +420,8 @@ class InlineController:
         unit.call.queue.ended.append(unit)
         extra = unit.extra
         if extra is not None:
-            with extra.condition:
-                extra.condition.notify_all()
+            with extra.lock:
+                extra.notify()
                 for waiter in extra.waiters:
                     (waiter.add_cancelled if unit.cancelled() else waiter.add_result)(unit)
                 callbacks, extra.callbacks = extra.callbacks, []

@@ -689,7 +689,7 @@ class WorkMgr:
     def __repr__(self) -> str:
         row = self._row
         if row.closed:
-            return f"<WorkMgr {row.name}: closed>"
+            return f"<WorkMgr {row.name}: {'detached' if self._is_detached() else 'closed'}>"
         open_units = row.open_units()
         units = "nothing to do" if not open_units else f"{open_units} unit{'s' * (open_units != 1)} to do"
         workers = "no workers" if self._inline else f"{len(row.workers)} of {row.max_workers} worker{'s' * (row.max_workers != 1)}"

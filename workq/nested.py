@@ -467,7 +467,7 @@ class NestedController:
         if extra is None:
             return
         with extra.lock:
-            extra.condition.notify_all()
+            extra.notify()
             for waiter in extra.to_tell:
                 if unit.cancelled():
                     waiter.add_cancelled(unit)

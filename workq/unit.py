@@ -150,10 +150,10 @@ class Extra:
     """What a unit needs only when somebody waits for it in another way than ``result()``, or when it is not an ordinary one."""
 
     __slots__ = (
+        "_condition",
         "alarm",
         "attempt",
         "callbacks",
-        "condition",
         "crashes",
         "deaths_on_its_way",
         "emitted",
@@ -173,7 +173,7 @@ class Extra:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()  # taken by `with`, and not by way of the condition, whose methods an exception may leave half done
-        self.condition = threading.Condition(self.lock)
+        self._condition: threading.Condition | None = None
         self.waiters: list[Any] = []
         self.to_tell: list[Any] = []  # those of them that came before the end, and so count on being told of it
         self.callbacks: list[Callable[[Any], object]] = []
@@ -193,9 +193,22 @@ class Extra:
         self.noted = 0  # the attempt whose output and notes were taken in
 
     @property
+    def condition(self) -> threading.Condition:
+        """What those wait on who wait for it as for any future; made for the first of them."""
+        with self.lock:
+            if self._condition is None:
+                self._condition = threading.Condition(self.lock)
+            return self._condition
+
+    def notify(self) -> None:
+        """Wake those who wait on the condition. Under the lock."""
+        if self._condition is not None:
+            self._condition.notify_all()
+
+    @property
     def untold(self) -> bool:
         """Whether nobody has to be told of the end, once that is stored. Whoever comes later sees it."""
-        waits = self.to_tell or self.callbacks or self.condition._waiters or self.note_end  # type: ignore[attr-defined]
+        waits = self.to_tell or self.callbacks or (self._condition is not None and self._condition._waiters)  # type: ignore[attr-defined]
         return not (waits or self.handles or self.history or self.stopping)
 
     def end(self, unit: Unit[Any], value: Any) -> None:

@@ -390,7 +390,7 @@ class Loop:
                 return
             extra.notified = True
             if held:
-                extra.condition.notify_all()
+                extra.notify()
             for waiter in extra.to_tell:
                 if unit.cancelled():
                     waiter.add_cancelled(unit)
