@@ -48,9 +48,14 @@ if TYPE_CHECKING:
     from workq.errors import RemoteError as RemoteError
     from workq.errors import RemoteTraceback as RemoteTraceback
     from workq.errors import ResultError as ResultError
+    from workq.errors import SessionLost as SessionLost
+    from workq.errors import SetupFailed as SetupFailed
+    from workq.errors import TooLate as TooLate
     from workq.errors import TokenError as TokenError
     from workq.errors import UnitCancelled as UnitCancelled
+    from workq.errors import UnitCpuExceeded as UnitCpuExceeded
     from workq.errors import UnitFailed as UnitFailed
+    from workq.errors import UnitMemoryExceeded as UnitMemoryExceeded
     from workq.errors import UnitPoisoned as UnitPoisoned
     from workq.errors import UnitTimeout as UnitTimeout
     from workq.errors import WaitError as WaitError
@@ -65,6 +70,7 @@ if TYPE_CHECKING:
     from workq.mapping import Results as Results
     from workq.retry import Retry as Retry
     from workq.schedule import Cron as Cron
+    from workq.session import Session as Session
     from workq.sharing import shared as shared
     from workq.signals import SignalShutdown as SignalShutdown
     from workq.signals import shutdown_on_signal as shutdown_on_signal
@@ -114,9 +120,14 @@ _HOMES = {
         "RemoteError",
         "RemoteTraceback",
         "ResultError",
+        "SessionLost",
+        "SetupFailed",
+        "TooLate",
         "TokenError",
         "UnitCancelled",
+        "UnitCpuExceeded",
         "UnitFailed",
+        "UnitMemoryExceeded",
         "UnitPoisoned",
         "UnitTimeout",
         "WaitError",
@@ -132,6 +143,7 @@ _HOMES = {
     "workq.signals": ("SignalShutdown", "shutdown_on_signal"),
     "workq.retry": ("Retry",),
     "workq.schedule": ("Cron",),
+    "workq.session": ("Session",),
     "workq.sharing": ("shared",),
     "workq.unit": ("Unit",),
 }

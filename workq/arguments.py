@@ -31,6 +31,12 @@ def check_whole(argument: str, value: object, least: int | None = None) -> None:
         raise ArgumentError(f"{argument} must be {least} or more, not {value!r}")
 
 
+def check_amount(argument: str, value: object, unit: str) -> None:
+    """Raise unless it is a finite number above 0."""
+    if not _is_finite(value) or value <= 0:  # type: ignore[operator]
+        raise ArgumentError(f"{argument} must be a number of {unit} above 0, not {value!r}")
+
+
 def check_callable(argument: str, value: object) -> None:
     """Raise unless it can be called."""
     if not callable(value):

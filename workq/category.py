@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from workq import environment
+from workq.arguments import check_amount, check_seconds, check_whole
 from workq.cpus import usable_cpus
 from workq.errors import ArgumentError, CategoryError
 from workq.surroundings import checked_affinity, checked_cwd, checked_devices, checked_env
@@ -45,6 +46,10 @@ class Category:
         affinity: The CPUs on which each worker runs: a sequence of sets of CPU numbers, dealt out by rank, counted round; ``"spread"``:
             one usable CPU each. Default: None, as the application.
 
+        max_units: A worker is replaced after so many units; for 10 or more, after up to a tenth fewer, so that not all go at once.
+        max_age_s: A worker is replaced, between two units, when it is so old, seconds; up to a tenth earlier.
+        max_memory_mb: A worker is replaced, between two units, when it and its child processes hold so much memory, MiB.
+
     Where the environment variable ``WORKQ_MAX_WORKERS`` holds a number, that stands for the first three defaults.
 
     Raises:
@@ -67,6 +72,9 @@ class Category:
     cwd: str | os.PathLike[str] | None = field(default=None, kw_only=True)
     devices: Sequence[int | str] | None = field(default=None, kw_only=True)
     affinity: str | Sequence[int | Iterable[int]] | None = field(default=None, kw_only=True)
+    max_units: int | None = field(default=None, kw_only=True)
+    max_age_s: float | None = field(default=None, kw_only=True)
+    max_memory_mb: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.match(self.name):
@@ -89,6 +97,12 @@ class Category:
             raise ArgumentError(f"preload must be a sequence of module names, not {self.preload!r}")
         if self.initializer is not None and not callable(self.initializer):
             raise ArgumentError(f"initializer must be a function or None, not {self.initializer!r}")
+        if self.max_units is not None:
+            check_whole("max_units", self.max_units, least=1)
+        if self.max_age_s is not None:
+            check_seconds("max_age_s", self.max_age_s, above=True)
+        if self.max_memory_mb is not None:
+            check_amount("max_memory_mb", self.max_memory_mb, "MiB")
         normal = {
             "env": checked_env(self.env, self.devices),
             "cwd": checked_cwd(self.cwd),

@@ -43,6 +43,10 @@ class Settings(NamedTuple):
     long_after_s: float = 0.05  # a unit runs for so long: those behind it are taken back also where no other worker could run them yet
     silent_after_s: float = 0.1  # a worker has not begun what it was sent for so long: others may run it
 
+    # -- memory and CPU time
+    limits_look_s: float = 0.02  # between two looks at a unit with memory_mb, and at least at one with cpu_s
+    memory_look_s: float = 0.1  # between two looks at a worker with max_memory_mb that serves a queue
+
     # -- blocked workers
     sample_s: float = 0.01  # between two looks at a worker that may be blocked
 

@@ -32,9 +32,14 @@ __all__ = [
     "RemoteError",
     "RemoteTraceback",
     "ResultError",
+    "SessionLost",
+    "SetupFailed",
+    "TooLate",
     "TokenError",
     "UnitCancelled",
+    "UnitCpuExceeded",
     "UnitFailed",
+    "UnitMemoryExceeded",
     "UnitPoisoned",
     "UnitTimeout",
     "WaitError",
@@ -103,6 +108,68 @@ class UnitCancelled(UnitFailed, CancelledError):
 
 class UnitTimeout(UnitFailed, TimeoutError):
     """The unit ran for longer than its ``timeout`` and was stopped, or waited for longer than its ``queue_timeout`` and never ran."""
+
+
+class UnitMemoryExceeded(UnitFailed, MemoryError):
+    """The unit took more memory than its ``memory_mb`` and was stopped; its worker is replaced.
+
+    Attributes:
+        unit: Which unit.
+        limit_bytes: How much it might take.
+        used_bytes: How much it had taken when it was looked at.
+    """
+
+    def __init__(self, unit: str, limit_bytes: int, used_bytes: int) -> None:
+        super().__init__(unit, limit_bytes, used_bytes)
+        self.unit = unit
+        self.limit_bytes = limit_bytes
+        self.used_bytes = used_bytes
+
+    def __str__(self) -> str:
+        return f"{self.unit} took {self.used_bytes / 2**20:.0f} MiB of memory, more than its limit of {self.limit_bytes / 2**20:g} MiB"
+
+
+class UnitCpuExceeded(UnitFailed):
+    """The unit took more CPU time than its ``cpu_s`` and was stopped.
+
+    Attributes:
+        unit: Which unit.
+        limit_s: How many CPU seconds it might take.
+        used_s: How many it had taken when it was looked at.
+    """
+
+    def __init__(self, unit: str, limit_s: float, used_s: float) -> None:
+        super().__init__(unit, limit_s, used_s)
+        self.unit = unit
+        self.limit_s = limit_s
+        self.used_s = used_s
+
+    def __str__(self) -> str:
+        return f"{self.unit} took {self.used_s:.3g} s of CPU time, more than its limit of {self.limit_s:g} s"
+
+
+class SetupFailed(UnitFailed):
+    """The ``setup`` of the unit's queue failed in the worker that was to run the unit; the function was not called."""
+
+
+class SessionLost(UnitFailed):
+    """The worker of a session has ended, and what it held is gone with it.
+
+    Attributes:
+        halt: The record of its end, or None where it could not be set up.
+    """
+
+    def __init__(self, message: str, halt: Halt | None = None) -> None:
+        super().__init__(message, halt)
+        self.message = message
+        self.halt = halt
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class TooLate(WorkqError, RuntimeError):
+    """Something was asked for that must come before the first unit is queued."""
 
 
 class ResultError(UnitFailed, _pickle.PicklingError):

@@ -29,7 +29,7 @@ from workq.controller.delivery import write_output
 from workq.controller.records import NEVER, Queue
 from workq.core.states import UnitState
 from workq.errors import WaitError
-from workq.transport import codec
+from workq.transport import codec, failures
 from workq.unit import PENDING, Ended, Raw, Unit, cancelled, never_ran
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class InlineController:
         self._running: list[Unit[Any]] = []  # the innermost one last
         self._infos: dict[int, context.UnitInfo] = {}  # of the running units
         self._queue: Queue | None = None
+        self._is_set_up = False
         self._random = Random().random
 
     def adopt(self, queue: Queue) -> None:
@@ -355,6 +356,7 @@ class InlineController:
         self._infos[unit.id] = info
         with context.inline_unit(info), _caught_output(unit), self._freed_locks(unit):
             try:
+                self._set_up(call.queue)
                 function, arguments = codec.load(call.pickled), codec.load(unit.data)
                 value = function(*arguments[0], **arguments[1]) if call.keywords else function(*arguments)
                 return Raw(codec.dump_result(value, unit.label))
@@ -377,6 +379,33 @@ class InlineController:
             claims = getattr(self.outer, "claims", None)
             for name in claims.free_those_of(f"unit {unit.label}") if claims is not None and claims.held else ():
                 unit.need_extra().notes.append(f"it ended and still held lock {name!r}, which is freed")
+
+    def _set_up(self, queue: Queue) -> None:
+        """Do what the queue wants done before its first unit, once. Where it fails, all units that wait fail as this one does."""
+        if queue.outfit is None or self._is_set_up:
+            return
+        try:
+            _do(queue.outfit.set_up)
+            self._is_set_up = True
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            failure = failures.setup_failed(queue.name, WHERE, error)
+            payload = codec.dump_error(failure)
+            for unit in [unit for unit in queue.open_list() if unit not in self._running and unit.value is PENDING]:
+                queue.backlog(unit.call.options.priority).remove(unit)
+                self._settle(unit, Ended(UnitState.FAILED, payload=payload))
+                self._tell_end(unit)
+            raise failure from error
+
+    def tear_down(self, queue: Queue) -> None:
+        """Do what the queue wants done after its last unit. What it raises is logged, as where a worker does it."""
+        if self._is_set_up and queue.outfit is not None:
+            self._is_set_up = False
+            try:
+                _do(queue.outfit.tear_down)
+            except Exception:
+                logger.exception("the teardown of queue %s failed", queue.name)
 
     def _may_come_again(self, unit: Unit[Any], value: Any) -> bool:
         """Note the failed attempt and return True where `retries` allow another; where it has to rest first it is put there."""
@@ -445,6 +474,12 @@ def overdue(unit: Unit[Any]) -> bool:
 
 
 # ---------------------------------------------------------------- output
+
+
+def _do(deed: tuple[bytes, bytes] | None) -> None:
+    """Call a pickled function with its pickled arguments."""
+    if deed is not None:
+        codec.load(deed[0])(*codec.load(deed[1]))
 
 
 class _Kept(io.TextIOBase):

@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from workq import context, gathering
-from workq.arguments import check_callable, check_name, check_seconds, check_timeout, check_whole, plain
+from workq.arguments import check_amount, check_callable, check_name, check_seconds, check_timeout, check_whole, plain
 from workq.controller.controller import Controller
 from workq.controller.intake import PLAIN, Intake
+from workq.controller.outfit import Outfit, packed
 from workq.controller.records import Options, Queue
 from workq.core.ids import QueueId
-from workq.errors import ArgumentError, WorkErrors, WorkqError
+from workq.errors import ArgumentError, QueueClosed, TooLate, WorkErrors, WorkqError
 from workq.transport.mainmodule import preparing
 from workq.unit import Unit
 from workq.view import View, results_of
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # what only annotations name is loaded when it is needed: to 
     from workq.mapping import Results
     from workq.retry import Retry
     from workq.schedule import Cron
+    from workq.session import Session
     from workq.statistics import Metrics, QueueStatistics, WorkerTable
 
 P = ParamSpec("P")
@@ -133,6 +135,7 @@ class WorkMgr:
     def _take(self, row: Queue) -> None:
         """Be the one that has a queue: a new one, or one that was detached."""
         self._row = row
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._intakes: dict[Options, Intake] = {}  # and not the views, which refer to us
         self._carried = row.carried
         self._intake = intake_of(row, PLAIN, self._carried)
@@ -193,6 +196,8 @@ class WorkMgr:
         priority: int = 0,
         name: str | None = None,
         queue_timeout: float | None = None,
+        memory_mb: float | None = None,
+        cpu_s: float | None = None,
     ) -> View:
         """Return a view of this queue whose ``queue``, ``queue_callback`` and ``map`` use these options.
 
@@ -203,6 +208,10 @@ class WorkMgr:
             priority: Units of higher priority go first within this queue.
             name: What its units are called.
             queue_timeout: Seconds that a unit may wait before it begins; then it ends with ``UnitTimeout`` and never runs.
+            memory_mb: MiB that a unit may take beyond what its worker held before, child processes included; then it is stopped, as by a
+                time-out, ends with ``UnitMemoryExceeded``, and its worker is replaced. Looked at each 20 ms while it runs.
+            cpu_s: CPU seconds that a unit may take, with all its threads and child processes; then it is stopped, as by a time-out, and
+                ends with ``UnitCpuExceeded``.
 
         >>> wq.options(name="four").queue(len, "four").name
         'four'
@@ -211,6 +220,10 @@ class WorkMgr:
             check_seconds("timeout", timeout, above=True)
         if queue_timeout is not None:
             check_seconds("queue_timeout", queue_timeout, above=True)
+        if memory_mb is not None:
+            check_amount("memory_mb", memory_mb, "MiB")
+        if cpu_s is not None:
+            check_seconds("cpu_s", cpu_s, above=True)
         policy = None if type(retries) is int and retries == 0 else _policy(retries)
         check_whole("priority", priority)
         check_name("name", name)
@@ -220,6 +233,8 @@ class WorkMgr:
             int(priority),
             None if name is None else plain(name),
             None if queue_timeout is None else float(queue_timeout),
+            None if memory_mb is None else int(memory_mb * (1 << 20)),
+            None if cpu_s is None else float(cpu_s),
         )
         intake = self._intakes.get(options)
         if intake is None:
@@ -292,6 +307,57 @@ class WorkMgr:
 
         when = expression if isinstance(expression, Cron) else Cron(expression)
         return recurring(self._row, self._intake.options, when, fn, args, kwargs)
+
+    # ------------------------------------------------------------ workers of its own making
+
+    def setup(self, fn: Callable[..., object], /, *args: Any) -> None:
+        """Have each worker call ``fn(*args)`` before its first unit of this queue: to connect, to load a model.
+
+        It runs within the unit that meets it, whose time, output and time-out include it. Where it raises, that unit fails with
+        ``SetupFailed``, and its worker takes no more units of this queue; others go on. Where it fails ``Settings.start_tries`` times in a
+        row and no worker is left that was set up, the units that wait fail with the same error; the next one has it tried again. With
+        ``num_workers=0`` it runs once, in the caller.
+
+        Raises:
+            TooLate: A unit has been queued already.
+            PicklingError: ``fn`` or an argument cannot be sent; the message names it.
+        """
+        self._outfit("setup").set_up = packed(fn, args)
+
+    def teardown(self, fn: Callable[..., object], /, *args: Any) -> None:
+        """Have each worker call ``fn(*args)`` after its last unit of this queue: when it leaves the queue, or the queue is closed.
+
+        A worker that leaves and comes back is set up again. It does not run in a worker that was killed, and one that takes longer than
+        ``Settings.close_timeout_s`` for it is killed. What it raises is logged. ``close()`` returns after it. With ``num_workers=0`` it
+        runs in ``close()``.
+
+        Raises:
+            TooLate: A unit has been queued already.
+            PicklingError: ``fn`` or an argument cannot be sent; the message names it.
+        """
+        self._outfit("teardown").tear_down = packed(fn, args)
+
+    def _outfit(self, what: str) -> Outfit:
+        row = self._row
+        if row.closed:
+            raise QueueClosed(f"queue {row.name} has been closed")
+        if row.has_begun():
+            raise TooLate(f"{what} of queue {row.name} must be named before its first unit is queued: workers may have begun")
+        row.outfit = row.outfit or Outfit()
+        return row.outfit
+
+    def session(self) -> Session:
+        """Return a session: one worker of its own, that runs calls in order and keeps what they leave in its memory. See ``Session``.
+
+        >>> with wq.session() as session:
+        ...     session.run(len, "four")
+        4
+        """
+        from workq.session import Session
+
+        made = Session(self)
+        self._sessions.add(made)
+        return made
 
     # ------------------------------------------------------------ waiting
 
@@ -441,7 +507,9 @@ class WorkMgr:
         """
         row = self._row
         self._finalizer.detach()
-        if self._is_detached() or (row.closed and not row.draining and not row.busy()):
+        for session in list(self._sessions):
+            session.close()
+        if self._is_detached() or (row.closed and not row.draining and not row.busy() and not row.fit):
             return
         row.draining = False
         waits = row.opened and not row.cleanups
@@ -451,7 +519,9 @@ class WorkMgr:
             self.controller.wake_waiters()
         if waits and not self.controller.forked and not self.controller.closed:
             ended = f"queue {row.name} has not ended"
-            gathering.wait_for(row, lambda: not row.busy() and row.gone, row.delete_timeout_s + 5.0, ended)
+            gathering.wait_for(row, lambda: not row.busy() and row.gone and not row.fit, row.delete_timeout_s + 5.0, ended)
+            if self._inline:
+                self.controller.tear_down(row)
             row.emit()
             self.controller.tell_unasked(row, _log_warning)
 

@@ -157,7 +157,10 @@ class NestedController:
         with self._whole():
             if queue.number not in self._opened:  # two threads may come here at once
                 self._opened.add(queue.number)
-                self.request("open", queue.number, queue.name, queue.category, queue.max_workers, queue.delete_timeout_s)
+                outfit = queue.outfit.plain() if queue.outfit is not None else None
+                self.request(
+                    "open", queue.number, queue.name, queue.category, queue.max_workers, queue.delete_timeout_s, outfit, queue.session
+                )
 
     @contextmanager
     def _whole(self) -> Iterator[None]:

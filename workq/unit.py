@@ -157,6 +157,7 @@ class Extra:
         "crashes",
         "deaths_on_its_way",
         "emitted",
+        "exceeded",
         "handles",
         "history",
         "large",
@@ -184,7 +185,8 @@ class Extra:
         self.deaths_on_its_way = 0  # of workers, while its arguments were sent to them
         self.history: list[Attempt] = []  # its earlier attempts
         self.alarm: AlarmId | None = None  # that ends its rest
-        self.stopping: UnitState | None = None  # CANCELLED or TIMED_OUT once it has been asked to end
+        self.exceeded: BaseException | None = None  # with what it is to end as FAILED, as it is past a limit of its own
+        self.stopping: UnitState | None = None  # CANCELLED, TIMED_OUT or FAILED once it has been asked to end
         self.output: list[tuple[int, str]] = []
         self.emitted = 0  # how many pieces of the output were written to our streams
         self.handles: list[Any] = []  # of shared values that it is given: they live until it has ended

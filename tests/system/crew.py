@@ -80,3 +80,195 @@ def hour() -> int:
 def loaded(name: str) -> bool:
     """Return whether a module is loaded."""
     return name in sys.modules
+
+
+# ---------------------------------------------------------------- set-up and tear-down
+
+
+def note(path: str, word: str) -> None:
+    """Append a line with this process's number to a file."""
+    with open(path, "a") as file:
+        file.write(f"{word} {os.getpid()}\n")
+
+
+def set_up(path: str, value: object = None) -> None:
+    """Note the set-up, and keep a value."""
+    note(path, "up")
+    KEPT["value"] = value
+    KEPT["is_worker_job"] = workq.is_worker_job()
+    print("set up")
+
+
+def tear_down(path: str) -> None:
+    """Note the tear-down."""
+    note(path, "down")
+    assert workq.is_worker_job() == KEPT["is_worker_job"]
+    print("torn down")
+
+
+def fail(path: str) -> None:
+    """Note the attempt, and raise."""
+    note(path, "fail")
+    raise ConnectionRefusedError("the database does not answer")
+
+
+def fail_once(path: str) -> None:
+    """The same, but only where nobody has tried yet."""
+    if not os.path.exists(path):
+        fail(path)
+    note(path, "up")
+
+
+def fail_if(path: str) -> None:
+    """The same, but only where that file exists; its lines say who tried."""
+    if os.path.exists(path + ".broken"):
+        fail(path)
+    note(path, "up")
+
+
+def fail_but_in(pid_path: str, path: str) -> None:
+    """Fail in every worker but the first."""
+    try:
+        os.close(os.open(pid_path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        fail(path)
+    note(path, "up")
+
+
+def leave(code: int) -> None:
+    """End this process."""
+    os._exit(code)
+
+
+def hang(fifo: str) -> None:
+    """Say that we are there, and wait for what never comes."""
+    with open(fifo, "wb", 0) as out:
+        out.write(b"!")
+        while True:
+            try:
+                time_out()
+            except BaseException:
+                out.write(b"x")
+                raise
+
+
+def time_out() -> None:
+    """Wait for a very long time, interruptibly."""
+    import select
+
+    select.select([], [], [], 1000)
+
+
+def deaf(fifo: str) -> None:
+    """Say that we are there, and hear nothing."""
+    with open(fifo, "wb", 0) as out:
+        out.write(b"!")
+        while True:
+            try:
+                time_out()
+            except BaseException:
+                continue
+
+
+def change_home() -> None:
+    """Change the working directory, as a set-up may."""
+    os.chdir("/")
+
+
+def pid() -> int:
+    """Return this process's number."""
+    return os.getpid()
+
+
+def nested_set_up(path: str) -> list[Any]:
+    """Set up a queue inside a unit, and run units of it."""
+    with workq.WorkMgr(1) as wq:
+        wq.setup(set_up, path, 8)
+        wq.teardown(tear_down, path)
+        return [wq.queue(kept, "value").result() for _ in range(2)]
+
+
+def nested_session() -> list[Any]:
+    """Use a session inside a unit, and lose it."""
+    with workq.WorkMgr(1) as wq, wq.session() as session:
+        session.run(keep, "a", 3)
+        found = [session.run(kept, "a")]
+        for call in (lambda: session.run(os._exit, 4), lambda: session.run(kept, "a")):
+            try:
+                found.append(call())
+            except workq.SessionLost as error:
+                found.append(str(error).split(":")[0].split(" ")[-1])
+        return found
+
+
+def keep(name: str, value: object) -> None:
+    """Keep a value in this process."""
+    KEPT[name] = value
+
+
+def add(name: str, value: int) -> int:
+    """Add to what is kept."""
+    KEPT[name] = KEPT.get(name, 0) + value
+    return int(KEPT[name])
+
+
+# ---------------------------------------------------------------- limits
+
+
+def take(mebibytes: int, then: str = "return") -> int:
+    """Take memory and use it; then return, or wait, or take it again and again."""
+    held = [bytearray(b"x") * (mebibytes << 20)]
+    if then == "wait":
+        time_out()
+    while then == "more":
+        held.append(bytearray(b"x") * (16 << 20))
+    return sum(map(len, held)) >> 20
+
+
+def take_in_child(mebibytes: int) -> None:
+    """Have a child process take memory, and wait for it."""
+    import subprocess
+
+    code = f"x = bytearray(b'x') * ({mebibytes} << 20); import select; select.select([], [], [], 1000)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def keep_memory(mebibytes: int) -> int:
+    """Take memory, and never give it back."""
+    KEPT.setdefault("memory", []).append(bytearray(b"x") * (mebibytes << 20))
+    return os.getpid()
+
+
+def burn(seconds: float) -> float:
+    """Use CPU time."""
+    begun = time.process_time()
+    while time.process_time() - begun < seconds:
+        pass
+    return seconds
+
+
+def burn_in_child(seconds: float) -> None:
+    """Have a child process use CPU time, and wait for it."""
+    import subprocess
+
+    code = f"import time\nwhile time.process_time() < {seconds}: pass"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def burn_in_threads(seconds: float) -> None:
+    """Use CPU time in a thread, while the main thread waits for it."""
+    import threading
+
+    thread = threading.Thread(target=burn, args=(seconds,), daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.05)
+
+
+def burn_deaf(seconds: float) -> float:
+    """Use CPU time, and hear nothing."""
+    while True:
+        try:
+            burn(seconds)
+        except BaseException:
+            continue

@@ -353,7 +353,8 @@ class Controller:
             limits = self.category(queue.category)
             queue.max_workers = limits.clamp(queue.wanted_workers)  # they may have changed since it was made
             self.queues[queue.number] = queue
-            loop.tell(QueueOpened(queue.number, queue.category, queue.max_workers))
+            tears_down = queue.outfit is not None and queue.outfit.tear_down is not None
+            loop.tell(QueueOpened(queue.number, queue.category, queue.max_workers, session=queue.session, tears_down=tears_down))
 
     def resize_queue(self, queue: Queue, max_workers: int) -> None:
         """Have no more than so many workers serve a queue. Those that are too many end what they have begun, and leave."""

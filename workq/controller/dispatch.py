@@ -25,7 +25,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from workq.config import Settings
-from workq.controller import tallies
+from workq.controller import outfit, tallies
 from workq.controller.records import GHOST, NEVER, OWN_FIRST, Batch, Call, Large, Queue, Worker
 from workq.core.states import UnitState
 from workq.transport.board import (
@@ -91,7 +91,7 @@ class Dispatcher:
         self.look_at: Callable[[Queue], None] = lambda queue: None  # has it look at a queue's backlog
         self.frame_arrived = frame_arrived  # takes a frame other than a result; called under the lead, runs no user code
         self.after_end: Callable[[Unit[Any]], None] = lambda unit: None  # callbacks, waiters: for units that have an `extra`
-        self.watch_time: Callable[[float], None] = lambda timeout_s: None
+        self.watch: Callable[[list[Call]], None] = lambda calls: None  # units of these, which have limits, were sent
         self.tell_notes: Callable[[Unit[Any], list[str]], None] = lambda unit, notes: None  # what it has left behind
         self.too_many_kept: Callable[[Queue], None] = lambda queue: None
         self.watched = False  # the controller looks from time to time who holds units behind a long one
@@ -131,6 +131,9 @@ class Dispatcher:
             if worker.allowance is not None:
                 number = min(number, worker.allowance)
                 worker.allowance -= number
+            if worker.quota is not None:
+                number = min(number, worker.quota)
+                worker.quota = max(0, worker.quota - number)  # whoever reads may have set it to 0 just now
             self._form(queue, worker, pending, number)
         queue.room = any(self._may_take(worker, credit, estimate) for worker in workers)
         self._tell_waiting(queue)
@@ -142,11 +145,13 @@ class Dispatcher:
             return False
         worker = workers[0]
         call = pending[0].call
-        if worker.batches or worker.limited or worker.forming or call not in worker.known or call.options.timeout is not None:
+        if worker.batches or worker.limited or worker.forming or call not in worker.known or call.watched:
             return False
         if worker.lent or worker.freed or type(pending[0].data) is not bytes:
             return False
         if worker.told_blocked or worker.outgoing.waiting or worker.leaving or worker.exited or worker.allowance is not None:
+            return False
+        if worker.quota is not None:
             return False
         batch = worker.forming = Batch(queue, worker.next_number)
         batch.tried = True
@@ -170,7 +175,9 @@ class Dispatcher:
         flying = len(worker.batches)
         if flying >= credit or (flying and not estimate) or worker.limited or worker.told_blocked:
             return False
-        return not worker.outgoing.waiting and not worker.leaving and not worker.exited and worker.allowance != 0
+        if worker.outgoing.waiting or worker.leaving or worker.exited:
+            return False
+        return worker.allowance != 0 and worker.quota != 0
 
     def _form(self, queue: Queue, worker: Worker, pending: Any, number: int) -> None:
         """Move units from a backlog to a worker, in steps that can be taken up again."""
@@ -208,9 +215,9 @@ class Dispatcher:
                 elif len(worker.batches) > 1 and (not self.watched or len(batch.queue.workers) < batch.queue.max_workers):
                     self.watched = True
                     self.post()  # the controller sees to it that what is behind a long unit goes to another worker
-                timeouts = [call.options.timeout for call in calls if call.options.timeout is not None]
-                if timeouts:
-                    self.watch_time(min(timeouts))
+                watched = [call for call in calls if call.watched]
+                if watched:
+                    self.watch(watched)
 
     def _frame(self, worker: Worker, batch: Batch, calls: set[Call]) -> bytes:
         """Return a batch as bytes. marshal frames a list of bytes at 10 ns each and keeps no memo between units."""
@@ -224,7 +231,12 @@ class Dispatcher:
             items = [(unit.call.number, unit.data) for unit in units]
         news: dict[str, Any] | None = None
         if not calls <= worker.known:
-            news = {"functions": [_introduction(call) for call in calls if call not in worker.known]}
+            unknown = calls - worker.known
+            news = {"functions": list(map(_introduction, unknown))}
+            if limited := [call.number for call in unknown if call.limited]:
+                news["measured"] = limited
+            if batch.queue.outfit is not None:
+                news["fitted"] = list(map(outfit.told, unknown))
         if worker.to_forget:
             news = {**(news or {}), "forget": worker.to_forget}
             worker.to_forget = []
@@ -549,6 +561,8 @@ class Dispatcher:
                         back.append(unit)
         for unit in reversed(back):
             unit.call.queue.backlog(unit.call.options.priority).appendleft(unit)
+        if worker.quota is not None and not worker.told_spent:
+            worker.quota += len(back)
         return len(back)
 
     def abandon(self, worker: Worker) -> list[Unit[Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from marshal import loads as marshal_loads
 from typing import TYPE_CHECKING
 
+from workq.controller import recycling
 from workq.controller.records import GHOST, Queue, Worker
 from workq.core.events import (
     BlockedHow,
@@ -22,7 +23,7 @@ from workq.core.events import (
     WorkWaits,
 )
 from workq.transport.board import BLOCKED, STARTED
-from workq.transport.channel import UP_KEPT, UP_LOCK, UP_LOG, UP_OUTPUT, UP_READY, UP_REQUEST, UP_SEGMENT, Frame
+from workq.transport.channel import UP_KEPT, UP_LOCK, UP_LOG, UP_OUTPUT, UP_READY, UP_REQUEST, UP_SEGMENT, UP_SET_UP, UP_TORE_DOWN, Frame
 from workq.unit import PENDING
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def of_worker(loop: Loop, worker: Worker) -> Iterator[Event]:
     if not worker.announced:
         worker.announced = True
         yield WorkerReady(number)
+    if worker.quota is not None:
+        yield from recycling.of_worker(worker, number)
     queue = worker.queue
     if queue is None:
         return
@@ -118,7 +121,7 @@ def holds_more_than_one(worker: Worker) -> bool:
 
 def could_run_elsewhere(loop: Loop, queue: Queue, holder: Worker) -> bool:
     """Return whether a worker is idle, or could be had, that may run units which another holds but has not begun."""
-    if any(worker is not holder and not worker.batches and worker.allowance != 0 for worker in queue.workers):
+    if any(worker is not holder and not worker.batches and worker.allowance != 0 and worker.quota != 0 for worker in queue.workers):
         return True
     return len(queue.workers) < queue.max_workers
 
@@ -154,5 +157,11 @@ def take_frame(loop: Loop, worker: Worker, frame: Frame) -> None:
         loop.controller.segments.keep(marshal_loads(payload))
     elif kind == UP_LOCK:
         loop.locks.take_frame(worker, frame)
+    elif kind == UP_SET_UP:
+        frame.taken = True
+        loop.fittings.set_up(worker, payload)
+    elif kind == UP_TORE_DOWN:
+        frame.taken = True
+        loop.fittings.tore_down(worker, payload)
     elif kind == UP_REQUEST:
         loop.nested.request(worker, frame)

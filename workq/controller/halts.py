@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from workq import errors
-from workq.controller import stopping, tallies
+from workq.controller import sessions, stopping, tallies
 from workq.controller.records import Worker
 from workq.core.events import WorkerExited, WorkerId, WorkTaken
 from workq.core.states import UnitState
@@ -111,6 +111,11 @@ class Halts:
         if not worker.ready and not worker.leaving:
             why = f"{worker.killed_for}: " if worker.killed_for is not None else ""
             self.note_start_failure(worker.category, why + str(halt))
+        loop.fittings.gone(worker)
+        if lost is not None:
+            loop.fittings.died(worker, queue, halt)
+        if queue is not None and queue.session:
+            loop.sessions.lose(queue, halt)
         for unit in all_lost:
             self._blame(unit, worker, halt, begun.get(unit))
         loop.locks.worker_gone(worker, code)
@@ -196,6 +201,10 @@ class Halts:
             return
         if stopping_as is UnitState.TIMED_OUT:
             end = timed_out(unit, unit.call.options.timeout or 0.0, worker)
+        elif stopping_as is UnitState.FAILED:
+            end = stopping.exceeded(unit)
+        elif unit.call.queue.lost_by is not None:
+            end = sessions.lost(unit.call.queue)
         else:
             end = Ended(UnitState.LOST, errors.WorkerHalted(halt))
         if unit.call.options.retry is not None:
@@ -204,7 +213,7 @@ class Halts:
             attempt = retrying.attempt_of(unit, end, worker, unit.started_ns if begun_s is not None else 0, unit.ended_ns, halt.reason())
             if retrying.comes_again(loop, unit, end, attempt):
                 return
-            if end.state is UnitState.LOST:
+            if end.state is UnitState.LOST and unit.call.queue.lost_by is None:
                 end.error = retrying.loss(unit, halt, attempt, loop.settings)
         stopping.count_end(unit, end.state)
         loop.settle(unit, end)

@@ -16,10 +16,26 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from workq.controller import alarms, departing, facts, halts, locking, nested, perform, poller, slow, stopping, surroundings
+from workq.controller import (
+    alarms,
+    departing,
+    facts,
+    fitting,
+    halts,
+    limits,
+    locking,
+    nested,
+    perform,
+    poller,
+    recycling,
+    sessions,
+    slow,
+    stopping,
+    surroundings,
+)
 from workq.controller.blocking import BlockedJudge
 from workq.controller.dispatch import Dispatcher
-from workq.controller.records import NEVER, Batch, Queue, Worker
+from workq.controller.records import NEVER, Batch, Call, Queue, Worker
 from workq.controller.waiting import STREAM_S, Bell, Lead, expects
 from workq.core.events import CategoryAdded, Event, Limits, QueueClosed, QueueOpened, Tick, WorkerId, WorkerTook
 from workq.core.scheduler import Scheduler
@@ -56,10 +72,14 @@ class Loop:
         self.dispatcher.tell_notes = self._tell_notes
         self.dispatcher.after_end = self.after_end
         self.dispatcher.failed_end = self._failed_end
-        self.dispatcher.watch_time = lambda timeout_s: self.stops.watch(timeout_s)
+        self.dispatcher.watch = self._watch_limits
         self.lead = Lead(self.dispatcher, *own_bells)
         self.by_number: dict[int, Worker] = {}
         self.stops = stopping.Stops(self)
+        self.unit_limits = limits.UnitLimits(self)
+        self.recycler = recycling.Recycler(self)
+        self.fittings = fitting.Fittings(self)
+        self.sessions = sessions.Sessions(self)
         self.judge = BlockedJudge(self)
         self.halts = halts.Halts(self)
         self.nested = nested.Nested(self)
@@ -168,7 +188,7 @@ class Loop:
         if self._commands or self._events or self._ends or self.locks.inbox:
             return []
         due = [self._heartbeat_due if self.by_number else None, self.core.next_deadline(), self.engine.next_deadline()]
-        due += [self._recall_due, self.stops.next_check, self.judge.next_look]
+        due += [self._recall_due, self.stops.next_check, self.judge.next_look, self.recycler.next_look, self.unit_limits.next_look]
         times = [moment for moment in due if moment is not None]
         timeout = max(0.0, min(times) - time.monotonic()) if times else -1
         while self.lead.streaming and not (0 <= timeout < STREAM_S):
@@ -188,7 +208,8 @@ class Loop:
         while self._ends:
             self._tell_end(self._ends.popleft())
         commands = [self._commands.popleft() for _ in range(len(self._commands))]
-        must = bool(commands or engine_events) or self.stops.due(begun) or self._recall_due is not None or self.dispatcher.watched
+        must = bool(commands or engine_events) or self.stops.due(begun) or self.unit_limits.due(begun)
+        must = must or self._recall_due is not None or bool(self.dispatcher.watched)
         must = must or any(expects(worker) for worker in self.dispatcher.workers)
         again = False
         if self.lead.take(must):
@@ -202,6 +223,7 @@ class Loop:
             self.locks.turn()
         self._push()
         self.judge.look(begun)
+        self.recycler.look(begun)
         self._decide(begun)
         if begun >= self._heartbeat_due:
             self._heartbeat_due = begun + self.settings.heartbeat_s
@@ -227,6 +249,7 @@ class Loop:
             function(*arguments)
         self.lead.pump()
         self.stops.check(now)
+        self.unit_limits.check(now)
         self._recall(now)
 
     def _decide(self, now: float) -> None:
@@ -353,6 +376,14 @@ class Loop:
             worker.watched = bool(mask & poller.READ)
             if mask:
                 self._poller.watch_once(worker.lane.socket.fileno(), mask)
+
+    def _watch_limits(self, calls: list[Call]) -> None:
+        """Units of these were sent, and have limits. Under the dispatch lock, any thread."""
+        timeouts = [call.options.timeout for call in calls if call.options.timeout is not None]
+        if timeouts:
+            self.stops.watch(min(timeouts))
+        if any(call.limited for call in calls):
+            self.unit_limits.watch()
 
     def _push(self) -> None:
         """Write on where a socket did not take a whole frame."""
@@ -557,7 +588,7 @@ class Loop:
             self.command(self.delete_queue, queue)
         queues = list(self.controller.queues.values())
         try:
-            self.lead.wait(lambda: not any(queue.busy() for queue in queues), max(0.0, deadline - time.monotonic()))
+            self.lead.wait(lambda: not any(queue.busy() or queue.fit for queue in queues), max(0.0, deadline - time.monotonic()))
         except RuntimeError:
             pass  # called from a signal handler that interrupted a wait: no waiting here
         self.closing = True

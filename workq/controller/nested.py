@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from workq.category import packed
 from workq.controller.children import ANSWERED, NEWS, POOLS_NEWS, Children
+from workq.controller.outfit import Outfit
 from workq.controller.records import Call, Options, Queue, Worker
 from workq.core.events import QueueId, QueueOpened, QueuePaused, QueueResumed
 from workq.core.states import UnitState
@@ -86,7 +87,17 @@ class Nested:
             elif what in ("pause", "drop", "close") and rest[-1]:
                 self._answer_question(worker, rest[-1])
 
-    def _open(self, worker: Worker, key: tuple[int, int], name: str, category: str, max_workers: int, delete_timeout_s: float) -> None:
+    def _open(
+        self,
+        worker: Worker,
+        key: tuple[int, int],
+        name: str,
+        category: str,
+        max_workers: int,
+        delete_timeout_s: float,
+        outfit: tuple[Any, Any] | None,
+        session: bool,
+    ) -> None:
         limits = self._loop.controller.pools.get(category)
         if limits is None:  # deleted, and only a thread that a unit has left may ask
             return
@@ -94,12 +105,24 @@ class Nested:
         queue = Queue(self._loop.controller, QueueId(self._next_number), name, category, max_workers, delete_timeout_s)
         queue.max_workers = limits.clamp(max_workers)  # which may have changed since the unit has looked
         queue.owner = worker
+        queue.outfit = Outfit(*outfit) if outfit is not None else None
+        queue.session = session
         queue.opened = True
         queue.output_to = "discard"  # the unit that waits writes it, as its own
         self._queues[key] = queue
         self._loop.controller.queues[queue.number] = queue
         queue.depth_of_nest = 1 + (worker.queue.depth_of_nest if worker.queue is not None else 0)
-        self._loop.tell(QueueOpened(queue.number, category, queue.max_workers, queue.depth_of_nest, owner=worker.number))
+        tears_down = outfit is not None and outfit[1] is not None
+        opened = QueueOpened(
+            queue.number,
+            category,
+            queue.max_workers,
+            queue.depth_of_nest,
+            owner=worker.number,
+            session=session,
+            tears_down=tears_down,
+        )
+        self._loop.tell(opened)
 
     def _tell_pools(self, worker: Worker) -> None:
         """Say what the categories are now."""
@@ -134,6 +157,9 @@ class Nested:
             unit: Unit[Any] = Unit(call, data, unit_id, queued_ns)
             unit.need_extra().waiters.append(self)
             queue.backlog(call.options.priority).append(unit)
+            if queue.lost_by is not None:  # a session: lost before this one came
+                queue.backlog(call.options.priority).remove(unit)
+                self._loop.sessions.fail(unit)
             if call.options.queue_timeout is not None:
                 self._loop.controller.watch_queue_time(unit)
         self._loop.look_at(queue)

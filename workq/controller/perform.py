@@ -12,6 +12,7 @@ from workq.controller.records import Worker
 from workq.core.actions import (
     Action,
     FailCategory,
+    FailQueue,
     Grant,
     Interrupt,
     KillUnit,
@@ -23,6 +24,7 @@ from workq.core.actions import (
     Sample,
     StartWorker,
     StopWorker,
+    TearDown,
 )
 from workq.transport.channel import DOWN_LEAVE, down_frame
 
@@ -45,10 +47,14 @@ def perform(loop: Loop, action: Action, now: float) -> list[NeedsLead]:
             return _limit(loop, loop.by_number.get(number), units)
         case Release():
             pass  # done by `arrange`
+        case TearDown(number, queue):
+            _tear_down(loop, loop.by_number.get(number), queue)
+        case FailQueue(queue):
+            return [partial(loop.fittings.fail_queue, queue)]
         case StartWorker(number, category):
             start.start_worker(loop, number, category, now)
-        case StopWorker(number):
-            _stop_worker(loop.by_number.get(number))
+        case StopWorker(number, recycled):
+            _stop_worker(loop, loop.by_number.get(number), recycled)
         case KillWorker(number):
             _kill_worker(loop, loop.by_number.get(number))
         case Interrupt(number, unit):
@@ -71,11 +77,11 @@ def arrange(loop: Loop, actions: Sequence[Action]) -> None:
     second worker too, which would then stand with B and run a unit of A that nobody finds any more who looks for A's units.
     """
     for action in actions:
-        worker = loop.by_number.get(action.worker) if isinstance(action, Grant | Release) else None
+        worker = loop.by_number.get(action.worker) if isinstance(action, Grant | Release | TearDown) else None
         if worker is None:
             continue
         queue = loop.controller.queues.get(action.queue) if isinstance(action, Grant) else None
-        if isinstance(action, Release):
+        if isinstance(action, Release | TearDown):
             assert not worker.batches, worker
             _detach(worker)
         elif queue is not None and not queue.gone and worker.queue is not queue:
@@ -91,6 +97,7 @@ def _grant(loop: Loop, worker: Worker | None, queue_number: Any, limit: int | No
         return []
     worker.allowance = limit
     worker.told_dry = False  # the core counts it as active from here
+    loop.recycler.watch(worker, queue, loop.clock())
     queue.room = True
     loop.dispatcher.dispatch(queue)
     if queue.depth():
@@ -109,6 +116,11 @@ def _limit(loop: Loop, worker: Worker | None, units: int) -> list[NeedsLead]:
     return []
 
 
+def _tear_down(loop: Loop, worker: Worker | None, number: Any) -> None:
+    if worker is not None:
+        loop.fittings.tear_down(worker, number)
+
+
 def _detach(worker: Worker) -> None:
     if worker.queue is not None:
         worker.queue.workers.remove(worker)
@@ -116,9 +128,12 @@ def _detach(worker: Worker) -> None:
         worker.told_dry = True
 
 
-def _stop_worker(worker: Worker | None) -> None:
+def _stop_worker(loop: Loop, worker: Worker | None, recycled: bool) -> None:
     if worker is not None:
         worker.leaving = True
+        if recycled:
+            loop.controller.tallies.count(worker.category, "recycled")
+            logger.debug("%s (pid %d) is replaced after %d units", worker.name, worker.pid, worker.units_done)
         worker.outgoing.send(down_frame(DOWN_LEAVE, b""))
 
 

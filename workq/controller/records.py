@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from workq.bar import Bar
     from workq.callbacks import Callbacks
     from workq.controller.controller import Controller
+    from workq.controller.outfit import Outfit
     from workq.controller.recurring import Recurring
     from workq.core.ids import QueueId, WorkerId
+    from workq.core.recycling import Wear
     from workq.core.retrying import RetryPolicy
     from workq.engines.protocol import Lane
+    from workq.errors import Halt
     from workq.unit import Unit
 
 GHOST = None  # stands in a batch where a unit was taken back
@@ -47,6 +50,8 @@ class Options:
         retry: Whether and when it is tried again after it failed, timed out or was lost with its worker; None: never.
         priority: Higher ones go first within their queue.
         name: What it is called; None: as its function.
+        memory_bytes: How much memory it may take; None: any.
+        cpu_s: How much CPU time it may take, seconds; None: any.
         queue_timeout: How long it may wait before it begins, seconds; None: for ever.
     """
 
@@ -55,6 +60,8 @@ class Options:
     priority: int = 0
     name: str | None = None
     queue_timeout: float | None = None
+    memory_bytes: int | None = None
+    cpu_s: float | None = None
 
     def plain(self) -> tuple[Any, ...]:
         """Return it in values that marshal takes."""
@@ -83,6 +90,13 @@ class Call:
     name: str
     options: Options
     usual: Times = field(default_factory=Times)  # how long its units take
+    limited: bool = field(init=False, default=False)  # its units have limits of memory or CPU time
+    watched: bool = field(init=False, default=False)  # its units have limits of any kind
+
+    def __post_init__(self) -> None:
+        options = self.options
+        self.limited = options.memory_bytes is not None or options.cpu_s is not None
+        self.watched = self.limited or options.timeout is not None
 
 
 class Large:
@@ -177,6 +191,13 @@ class Worker:
         self._silent_from = now
         self.units_done = 0
         self.since = now
+        self.wear: Wear | None = None  # when it is worn, where it has limits
+        self.quota: int | None = None  # how many units it may still be given in its life; belongs to the dispatch lock
+        self.told_worn = self.told_spent = False  # what the core knows
+        self.set_up_for: set[QueueId] = set()  # belongs to the lead, as do the next two
+        self.has_to_tear_down: dict[QueueId, Queue] = {}  # what it has to do something for at the end: nobody else may remember them
+        self.tears_down: Queue | None = None  # of which queue it does what that wants done last
+        self.units_seen = 0  # how many it had run when its memory was looked at
         self.rank = 0  # among the living workers of its category
         self.last_words = ""  # what was left in its stderr when it ended
 
@@ -275,6 +296,11 @@ class Queue:  # weakly referred to by its controller
         self.paused = False
         self.cleared = 0  # units up to this number come no more again: the queue was cleared
         self.new_failures: deque[Unit[Any]] | None = None  # the last ones, once somebody has asked for that (sync's stop_on_error)
+        self.session = False  # it has one worker of its own
+        self.lost_by: tuple[str, Halt | None] | None = None  # of a session: how its worker has ended
+        self.outfit: Outfit | None = None  # what is to be done in each of its workers, first and last
+        self.fit: set[Worker] = set()  # its workers that have something to do last; belongs to the lead
+        self.set_up_error = b""  # of the last set-up that has failed
         self.opened = False  # the core knows it
         self.gone = False  # the core has forgotten it
         self.why_deleted = "its queue was deleted"
@@ -303,6 +329,10 @@ class Queue:  # weakly referred to by its controller
         from workq.errors import QueueClosed
 
         return QueueClosed(f"queue {self.name} has been closed; nothing more can be queued on it")
+
+    def has_begun(self) -> bool:
+        """Return whether any unit was ever queued. A counter tells its next number in no other way."""
+        return repr(self.ids) != "count(1)"
 
     def depth(self) -> int:
         """Return how many units wait."""

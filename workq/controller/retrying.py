@@ -82,12 +82,14 @@ def kinds_of(end: Ended) -> tuple[str, ...]:
         return failures.full_names(UnitTimeout)
     if end.state is UnitState.LOST:
         return failures.full_names(WorkerHalted)
-    return failures.kinds_of(end.payload)
+    return failures.kinds_of(end.payload) if end.error is None else failures.full_names(type(end.error))
 
 
 def attempt_of(unit: Unit[Any], end: Ended, worker: Worker, started_ns: int, ended_ns: int, reason: str = "") -> Attempt:
     """Return the record of an attempt that has just ended."""
-    if not reason and end.state is UnitState.FAILED:
+    if end.error is not None and end.state is UnitState.FAILED:
+        reason = end.line()
+    elif not reason and end.state is UnitState.FAILED:
         reason = failures.line_of(end.payload)
     run_time_s = (ended_ns - started_ns) / 1e9 if started_ns else None
     started_at = started_ns / 1e9 if started_ns else None

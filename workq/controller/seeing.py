@@ -116,8 +116,9 @@ def _worker_row(controller: Controller, worker: Worker, row: Any, now: float) ->
 def _state(worker: Worker, row: Any) -> WorkerState:
     """Return a worker's state. The core hears later than it happens of units that come and end."""
     state: WorkerState = row.state
-    if state in (W.ACTIVE, W.WAITING_FOR_UNITS):
-        return W.ACTIVE if worker.batches else W.WAITING_FOR_UNITS
+    if state in (W.ACTIVE, W.WAITING_FOR_UNITS, W.HELD):
+        queue = worker.queue
+        return W.ACTIVE if worker.batches else W.HELD if queue is not None and queue.session else W.WAITING_FOR_UNITS
     return state
 
 
@@ -166,8 +167,8 @@ def _of_category(controller: Controller, name: str, queues: list[Queue], totals:
     busy_ns = times.busy_ns + sum(_running_ns(worker, now_ns) for worker in workers)
     return Metrics(
         category=name,
-        active_workers=states.count(W.ACTIVE),
-        waiting_workers=states.count(W.WAITING_TO_ATTACH) + states.count(W.WAITING_FOR_UNITS),
+        active_workers=states.count(W.ACTIVE) + states.count(W.TEARING_DOWN),
+        waiting_workers=sum(states.count(state) for state in (W.WAITING_TO_ATTACH, W.WAITING_FOR_UNITS, W.HELD)),
         blocked_workers=states.count(W.BLOCKED),
         retired_workers=states.count(W.RETIRED),
         starting_workers=states.count(W.STARTING),

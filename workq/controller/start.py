@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workq.arguments import plain
 from workq.category import Category, packed
-from workq.controller import surroundings
+from workq.controller import recycling, surroundings
 from workq.controller.records import Worker
 from workq.core.events import WorkerExited, WorkerId
 from workq.transport import codec, mainmodule
@@ -37,6 +37,7 @@ def start_worker(loop: Loop, number: WorkerId, category_name: str, now: float) -
         return
     worker = Worker(number, category_name, lane, now)
     worker.rank = told["rank"]
+    recycling.wear_out(loop, worker, category)
     loop.by_number[number] = worker
     loop.dispatcher.workers = [*loop.dispatcher.workers, worker]
     worker.words[POOLS] = loop.controller.pools_version  # now: who changes them from here on finds it among the workers

@@ -23,6 +23,14 @@ logger = logging.getLogger("workq")
 DEAF_AFTER = 5  # interrupts that have changed nothing; then the unit is asked where it is
 
 
+ENDS = {
+    StopReason.CANCELLED: UnitState.CANCELLED,
+    StopReason.TIMED_OUT: UnitState.TIMED_OUT,
+    StopReason.MEMORY: UnitState.FAILED,
+    StopReason.CPU: UnitState.FAILED,
+}
+
+
 class Stop:
     """A unit that has to stop, and where it runs."""
 
@@ -46,8 +54,8 @@ class Stops:
 
     # ------------------------------------------------------------ asking
 
-    def stop(self, unit: Unit[Any], why: str, reason: StopReason = StopReason.CANCELLED) -> None:
-        """Have a unit end, wherever it is. With the lead."""
+    def stop(self, unit: Unit[Any], why: str, reason: StopReason = StopReason.CANCELLED, error: BaseException | None = None) -> None:
+        """Have a unit end, wherever it is; one that is past a limit of its own ends with this ``error``. With the lead."""
         loop = self._loop
         with loop.dispatcher.lock:
             place = loop.dispatcher.find(unit)
@@ -68,7 +76,8 @@ class Stops:
             return
         extra = unit.need_extra()
         if extra.stopping is None:
-            extra.stopping = UnitState.CANCELLED if reason is StopReason.CANCELLED else UnitState.TIMED_OUT
+            extra.exceeded = error
+            extra.stopping = ENDS[reason]
             worker, number = place
             unit_id = UnitId(next(self._ids))
             self._rows[unit_id] = Stop(unit, worker, number)
@@ -212,8 +221,13 @@ def failed_end(loop: Loop, worker: Worker, batch: Batch, at: int, kind: int, pay
         return cancelled(unit, "it was interrupted while it ran")
     if kind == KIND_INTERRUPTED and stopping is UnitState.TIMED_OUT:
         end = timed_out(unit, unit.call.options.timeout or 0.0, worker)
+    elif kind == KIND_INTERRUPTED and stopping is UnitState.FAILED:
+        end = exceeded(unit)
     else:
         end = Ended(UnitState.FAILED, payload=payload, function=unit.call.name, exact=queue.exact_errors)
+    if stopping is UnitState.FAILED and unit.call.options.memory_bytes is not None and not queue.session:
+        worker.quota = 0  # what it took it may hold on to: the worker is replaced
+        loop.ring()
     if unit.call.options.retry is not None:
         from workq.controller import retrying  # loaded already, by whoever asked for retries
 
@@ -226,6 +240,12 @@ def failed_end(loop: Loop, worker: Worker, batch: Batch, at: int, kind: int, pay
             return GHOST_VALUE
     count_end(unit, end.state)
     return end
+
+
+def exceeded(unit: Unit[Any]) -> Ended:
+    """Return the end of a unit that was stopped as it was past a limit of its own."""
+    assert unit.extra is not None
+    return Ended(UnitState.FAILED, unit.extra.exceeded)
 
 
 def count_end(unit: Unit[Any], state: UnitState) -> None:

@@ -16,6 +16,8 @@ class StopReason(Enum):
 
     CANCELLED = "cancelled"  # somebody called cancel(), or its queue was deleted, cleared or dropped
     TIMED_OUT = "timed out"  # it ran for longer than its own time-out
+    MEMORY = "memory"  # it took more memory than it may
+    CPU = "cpu"  # it took more CPU time than it may
 
 
 class BlockedHow(Enum):

@@ -23,8 +23,9 @@ if TYPE_CHECKING:  # typing itself is too dear for the launcher
     from collections.abc import Callable
     from typing import Any
 
-DOWN_UNITS, DOWN_CONFIG, DOWN_REPLY, DOWN_LEAVE = range(4)
-UP_BELL, UP_READY, UP_RESULT, UP_LOG, UP_OUTPUT, UP_REQUEST, UP_SEGMENT, UP_KEPT, UP_LOCK = range(9)
+DOWN_UNITS, DOWN_CONFIG, DOWN_REPLY, DOWN_LEAVE, DOWN_TEAR_DOWN = range(5)
+UP_BELL, UP_READY, UP_RESULT, UP_LOG, UP_OUTPUT, UP_REQUEST, UP_SEGMENT, UP_KEPT, UP_LOCK, UP_SET_UP, UP_TORE_DOWN = range(11)
+SET_UP_WELL, SET_UP_FAILED, SET_UP_CUT_SHORT = range(3)  # how a set-up ended
 
 DOWN_HEAD = struct.Struct("=Q")
 UP_HEAD = struct.Struct("=BQ")

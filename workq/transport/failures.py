@@ -61,6 +61,15 @@ def dump_error(error: BaseException, unit_label: str = "", note: str = "") -> by
         )
 
 
+def setup_failed(queue: str, where: str, error: BaseException) -> Exception:
+    """Return the error of a unit whose queue's set-up has failed in its worker."""
+    from workq.errors import SetupFailed
+
+    failure = SetupFailed(f"the setup of queue {queue} failed in {where}: {codec.reason(error)}")
+    failure.__cause__ = error
+    return failure
+
+
 def proven_pickle(error: BaseException) -> bytes | None:
     """Return a pickle of the exception that is known to come back as it was, or None if there is none."""
     for attempt in (plain_pickle, codec.dump_by_value, parts_pickle):

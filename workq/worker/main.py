@@ -62,6 +62,7 @@ from workq.transport.board import (
 from workq.transport.channel import (
     DOWN_CONFIG,
     DOWN_REPLY,
+    DOWN_TEAR_DOWN,
     DOWN_UNITS,
     UP_KEPT,
     UP_LOG,
@@ -73,7 +74,7 @@ from workq.transport.channel import (
     Upward,
 )
 from workq.transport.segments import LARGE_BYTES, POSSIBLE
-from workq.worker import leftovers, logs, stack, surroundings, watch
+from workq.worker import fitting, leftovers, logs, stack, surroundings, watch
 from workq.worker.interrupt import Interrupts
 from workq.worker.output import Output, identity
 
@@ -125,6 +126,7 @@ class Worker:
         self.batch: list[Any] = []
         self.function_number = 0
         self.first = 0  # the batch's first unit is number first + 1
+        self.fitting = fitting.Fitting(self)
         self.forked = False
         self._telling = RLock()  # of units' threads that tell their progress
         self.own: list[tuple[int, context.UnitInfo]] = []  # units of a unit that run while it waits, the innermost last
@@ -330,9 +332,12 @@ class Worker:
         for number in news.get("forget", ()):
             self.functions.pop(number, None)
             self.labels.pop(number, None)
+            self.fitting.forget(number)
         for number, pickled, keywords, name, queue in news.get("functions", ()):
             self.functions[number] = _callable(pickled, keywords)
             self.labels[number] = name, queue
+        if "measured" in news or "fitted" in news:
+            self.fitting.dress(news)
         self.attempts = news.get("attempts", {})
         for segment in news.get("free", ()):
             self.pool.free_number(segment)
@@ -381,6 +386,8 @@ class Worker:
             self.end_child()
         if self.readings:
             self.give_back()
+        if kind == KIND_SKIPPED:
+            return kind, payload
         logs.keep()
         chunks = self.output.take(look or self.output.waiting())
         notes = self.leftovers.mend() if look or took_ns > LEFTOVERS_NS else None
@@ -444,6 +451,8 @@ class Worker:
 
     def fail(self, number: int, error: BaseException, loaded: bool) -> tuple[int, bytes]:
         """Return the kind and the payload of a unit that raised, or whose arguments could not be ``loaded``."""
+        if type(error) is fitting.NotBegun:
+            return KIND_SKIPPED, b""
         self.words[BLOCKED] = 0  # what was raised may have struck between a declared wait's begin or end and its note
         kind = KIND_INTERRUPTED if type(error) is ExternalInterrupt and error.args == (number,) else KIND_ERROR
         return kind, codec.dump_error(error, self.where(number), "" if loaded else NOT_LOADED)
@@ -465,12 +474,15 @@ def serve(worker: Worker) -> None:
     while True:
         with inbox_lock:
             frame = inbox_next()
-            if frame is None or frame[0] not in (DOWN_UNITS, DOWN_REPLY):
+            if frame is None or frame[0] not in (DOWN_UNITS, DOWN_REPLY, DOWN_TEAR_DOWN):
                 return
             message = marshal_loads(frame[1])  # here: another thread that receives (a unit's, left behind) writes over the frame
         if frame[0] == DOWN_REPLY:  # of a nested queue, after the unit that made it: one of its threads may still wait
             worker.replied(message)
             worker.replies.tell()
+            continue
+        if frame[0] == DOWN_TEAR_DOWN:
+            worker.fitting.tear_down(message)
             continue
         first, number, batch, ids, news = message
         if first != count + 1:
@@ -603,6 +615,7 @@ def run(socket_fd: int, board_fd: int, output_fd: int, error_fd: int, leader_bel
         worker.configure()
         worker.ready()
         serve(worker)
+        worker.fitting.tear_down_all()
     except Stop:
         pass
     return 0

@@ -1,0 +1,52 @@
+"""Sessions that end with their worker: what it held is gone, so nothing of them runs elsewhere. Controller's thread, with the lead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from workq.core.states import UnitState
+from workq.errors import Halt, SessionLost
+from workq.unit import Ended
+
+if TYPE_CHECKING:
+    from workq.controller.loop import Loop
+    from workq.controller.records import Queue
+    from workq.unit import Unit
+
+
+class Sessions:
+    """The sessions of one controller."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def lose(self, queue: Queue, halt: Halt | None) -> None:
+        """The worker of a session has ended, or is unfit: fail what waits, and close it before anybody can start another."""
+        if queue.lost_by is not None or queue.closed:
+            return
+        queue.lost_by = why(queue, halt), halt
+        queue.closed = True
+        queue.why_deleted = queue.lost_by[0]
+        with self._loop.dispatcher.lock:
+            for worker in queue.workers:
+                self._loop.dispatcher.recall(worker)
+        for unit in self._loop.dispatcher.drop_all(queue):
+            self.fail(unit)
+        self._loop.delete_queue(queue)
+
+    def fail(self, unit: Unit[Any]) -> None:
+        """End a unit of a session that is lost."""
+        unit.call.queue.lost += 1
+        self._loop.settle(unit, lost(unit.call.queue))
+
+
+def why(queue: Queue, halt: Halt | None) -> str:
+    """Return what a session was lost by."""
+    how = f"its worker has ended, and what it held is gone: {halt}" if halt is not None else "its set-up did not succeed"
+    return f"session {queue.name} is lost: {how}"
+
+
+def lost(queue: Queue) -> Ended:
+    """Return the end of a unit of a session that is lost."""
+    assert queue.lost_by is not None
+    return Ended(UnitState.LOST, SessionLost(*queue.lost_by))
