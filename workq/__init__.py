@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from workq.errors import ResultError as ResultError
     from workq.errors import SessionLost as SessionLost
     from workq.errors import SetupFailed as SetupFailed
-    from workq.errors import TooLate as TooLate
     from workq.errors import TokenError as TokenError
+    from workq.errors import TooLate as TooLate
     from workq.errors import UnitCancelled as UnitCancelled
     from workq.errors import UnitCpuExceeded as UnitCpuExceeded
     from workq.errors import UnitFailed as UnitFailed
