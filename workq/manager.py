@@ -283,10 +283,9 @@ class WorkMgr:
         >>> beat = wq.every(3600, print, "one more hour")
         >>> beat.stop()
         """
-        check_seconds("seconds", seconds, above=True)
-        from workq.controller.recurring import recurring
+        from workq.controller import recurring
 
-        return recurring(self._row, self._intake.options, seconds, fn, args, kwargs)
+        return recurring.every(self._row, self._intake.options, seconds, fn, args, kwargs)
 
     def cron(self, expression: str | Cron, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Recurring:
         """Queue a call at the times of a cron expression, as ``every`` does. Needs ``workq-manager[cron]``.
@@ -302,11 +301,9 @@ class WorkMgr:
         '02:30'
         >>> nightly.stop()
         """
-        from workq.controller.recurring import recurring
-        from workq.schedule import Cron
+        from workq.controller import recurring
 
-        when = expression if isinstance(expression, Cron) else Cron(expression)
-        return recurring(self._row, self._intake.options, when, fn, args, kwargs)
+        return recurring.by_calendar(self._row, self._intake.options, expression, fn, args, kwargs)
 
     # ------------------------------------------------------------ workers of its own making
 
@@ -552,8 +549,12 @@ class WorkMgr:
             pass
         except WorkErrors as error:
             failures = list(error.exceptions)
-        runs, waits = self.controller.open_units(self._row)
+        row = self._row
+        runs, waits = self.controller.open_units(row)
         self.close()
+        if runs or waits:  # where `cleanup` was called nothing has waited for them yet
+            ended = f"queue {row.name} has not ended"
+            gathering.wait_for(row, lambda: all(unit.done() for unit in (*runs, *waits)), row.delete_timeout_s + 5.0, ended)
         return draining.report(runs, waits, begun, failures)
 
     def cleanup(self, fn: Callable[..., object], *args: Any) -> None:

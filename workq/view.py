@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from workq.arguments import check_callable, check_progress, check_seconds, check_timeout, check_whole, checked_iterables, length_of
+from workq.arguments import check_callable, check_progress, check_timeout, check_whole, checked_iterables, length_of
 from workq.controller.intake import Intake
 from workq.errors import ArgumentError
 from workq.transport.codec import name_of
@@ -53,18 +53,15 @@ class View:
 
     def every(self, seconds: float, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Recurring:
         """Queue a call each so many seconds. See ``WorkMgr.every``."""
-        check_seconds("seconds", seconds, above=True)
-        from workq.controller.recurring import recurring
+        from workq.controller import recurring
 
-        return recurring(self._manager._row, self._intake.options, seconds, fn, args, kwargs)
+        return recurring.every(self._manager._row, self._intake.options, seconds, fn, args, kwargs)
 
     def cron(self, expression: str | Cron, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Recurring:
         """Queue a call at the times of a cron expression. See ``WorkMgr.cron``."""
-        from workq.controller.recurring import recurring
-        from workq.schedule import Cron
+        from workq.controller import recurring
 
-        when = expression if isinstance(expression, Cron) else Cron(expression)
-        return recurring(self._manager._row, self._intake.options, when, fn, args, kwargs)
+        return recurring.by_calendar(self._manager._row, self._intake.options, expression, fn, args, kwargs)
 
 
 def results_of(

@@ -71,6 +71,41 @@ def test_what_has_not_ended_in_time_is_interrupted_then_killed_and_named(tmp_pat
             assert all(unit.cancelled() for unit in (soft.unit, hard.unit, waiting))
 
 
+def test_a_paused_queue_goes_on_so_that_its_units_can_end(tmp_path: Path) -> None:
+    with Controller() as controller:
+        wq = WorkMgr(1, controller=controller)
+        unit = wq.queue(abs, -1)
+        wq.pause(20)
+        waiting = wq.queue(abs, -2)
+        assert controller.shutdown(drain_timeout=20)
+        assert (unit.result(), waiting.result()) == (1, 2)
+
+
+def test_what_was_cut_short_is_named_also_where_deletion_is_asynchronous(tmp_path: Path) -> None:
+    with Controller() as controller:
+        wq = WorkMgr(1, controller=controller)
+        gone = threading.Event()
+        wq.cleanup(gone.set)
+        with Held(wq, tmp_path, sleep) as held:
+            told = wq.shutdown(drain_timeout=0)
+        assert told.interrupted == (held.unit.label,)
+        assert gone.wait(20)
+
+
+def test_a_queue_that_was_detached_is_shut_down_and_recurs_only_where_it_is_attached() -> None:
+    with Controller() as controller:
+        wq = WorkMgr(1, controller=controller)
+        beat = wq.every(3600, abs, -1)
+        token = wq.detach()
+        for call in (wq.shutdown, lambda: wq.every(1.0, abs, -1), lambda: wq.cron("* * * * *", abs, -1)):
+            with pytest.raises(workq.QueueDetached):
+                call()
+        assert beat.active
+        again = WorkMgr.attach(token)
+        assert again.shutdown(drain_timeout=20)
+        assert not beat.active
+
+
 def test_a_queue_that_was_never_used_is_shut_down_too() -> None:
     with Controller() as controller:
         wq = WorkMgr(1, controller=controller)

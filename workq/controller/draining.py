@@ -110,6 +110,9 @@ def _wait(controller: Controller, queues: list[Queue], deadline: float, hurry: C
     if controller.loop is None or controller.closed or controller.forked:
         return
     try:
+        for queue in queues:
+            if queue.paused:  # it would end nothing
+                controller.pause_queue(queue, False)
         left = max(0.0, deadline - time.monotonic())
         controller.wait(lambda: hurry() or not any(queue.busy() for queue in queues), left, "the controller has not ended its units")
     except (TimeoutError, RuntimeError):  # time is over, or it was closed meanwhile, or this is a signal handler that interrupted a wait

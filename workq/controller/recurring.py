@@ -15,6 +15,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from workq.arguments import check_seconds
 from workq.controller.controller import Controller
 from workq.controller.intake import Intake
 from workq.core.recurring import due_by_calendar, look_at, next_beat
@@ -262,19 +263,32 @@ def _not_for_sync(unit: Unit[Any]) -> None:
     unit.data = ASKED
 
 
-def recurring(
-    queue: Queue, options: Options, when: float | Cron, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Recurring:
-    """Make one and start it."""
-    controller = queue.controller
-    if type(controller) is not Controller:
+def every(queue: Queue, options: Options, seconds: float, fn: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Recurring:
+    """Make one that runs each so many seconds, and start it."""
+    check_seconds("seconds", seconds, above=True)
+    return _started(queue, Recurring(_usable(queue), Period(queue.controller, float(seconds)), options, fn, args, kwargs))
+
+
+def by_calendar(queue: Queue, options: Options, when: str | Cron, fn: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Recurring:
+    """Make one that runs at the times of a cron expression, and start it."""
+    from workq.schedule import Cron
+
+    cron = when if isinstance(when, Cron) else Cron(when)
+    return _started(queue, Recurring(_usable(queue), Calendar(queue.controller, cron), options, fn, args, kwargs))
+
+
+def _usable(queue: Queue) -> Queue:
+    """Return a queue on which units can recur; raise where they cannot."""
+    if type(queue.controller) is not Controller:
         raise WorkqError("units recur on a queue of the application that has workers: not in a unit, and not with num_workers=0")
     if queue.closed:
-        raise QueueClosed(f"queue {queue.name} has been closed; nothing more can be queued on it")
-    times = Period(controller, float(when)) if isinstance(when, int | float) else Calendar(controller, when)
-    made = Recurring(queue, times, options, fn, args, kwargs)
+        raise queue.refusal()
+    return queue
+
+
+def _started(queue: Queue, made: Recurring) -> Recurring:
     if not queue.opened:
-        controller.open_queue(queue)
+        queue.controller.open_queue(queue)
         queue.opened = True
     made.start()
     return made
