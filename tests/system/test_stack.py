@@ -94,6 +94,13 @@ def test_a_worker_whose_c_code_keeps_the_interpreters_lock_answers(wq: workq.Wor
     unit.result(DEADLINE_S)
 
 
+def test_a_unit_that_is_a_function_of_c_is_not_taken_for_an_idle_worker(wq: workq.WorkMgr) -> None:
+    unit = wq.queue(time.sleep, 60)
+    wait_until(unit.running)
+    wait_until(lambda: wq.workers()[0].stack() == "main thread: in a function that is not written in Python")
+    unit.cancel()
+
+
 def test_an_idle_worker_says_so(wq: workq.WorkMgr) -> None:
     wq.queue(abs, 1).result(DEADLINE_S)
     assert wq.workers()[0].stack() == "main thread: waits for units"

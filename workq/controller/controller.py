@@ -347,7 +347,7 @@ class Controller:
         from workq.core.events import QueueOpened
 
         loop = self.running()
-        self.tallies.add_up()
+        self.tallies.add_up(loop.dispatcher.lone_times)
         loop.start()  # first, as it may fail
         with self._opening:  # the core never hears of a queue after its category was removed
             limits = self.category(queue.category)

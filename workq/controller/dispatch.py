@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from itertools import islice, repeat, starmap
 from marshal import dumps as marshal_dumps
 from marshal import loads as marshal_loads
@@ -67,6 +68,7 @@ from workq.unit import ASKED, PENDING, Ended, Raw, SegmentRaw, Unit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MOST_LONE_TIMES = 256  # that wait to be noted where nobody waits for lone units
 LONG_S = 0.01  # units that take longer than this are sent with one batch of credit instead of two
 LARGE_FRAME_BYTES = 256 << 10  # reading so much may itself kill a worker, for memory; it is tried so often:
 MOST_DEATHS_ON_ITS_WAY = 3
@@ -84,6 +86,7 @@ class Dispatcher:
     def __init__(self, settings: Settings, post: Callable[[], None], frame_arrived: Callable[[Worker, Frame], None]) -> None:
         self.settings = settings
         self.lock = threading.RLock()  # re-entrant only so that its owner can be told; nobody enters it twice
+        self.lone_times: deque[tallies.LoneTimes] = deque()  # of units that were alone, to be taken in when there is time
         self.workers: list[Worker] = []  # replaced whole, by the controller, under the lock
         self.want = CONTROLLER  # whom workers are to ring: the leader while there is one
         self.wanted_dry = False  # a queue waits for a worker: the controller wants to hear of each that runs dry
@@ -320,6 +323,8 @@ class Dispatcher:
                 break
             self._measure(worker, batch)
             worker.batches.popleft()
+        if len(self.lone_times) > MOST_LONE_TIMES:
+            tallies.note_lone(self.lone_times)
         if total:
             worker.waits_for_large = worker.waits_for_large and bool(worker.batches)
             worker.units_done += total
@@ -499,7 +504,10 @@ class Dispatcher:
         number = len(batch.units)
         last = worker.lane.board.ends[(batch.first + number - 1) & MASK]
         took = (last - worker.words[BATCH_AT]) / 1e9 / number  # below 0 where it has taken another since
-        tallies.note_batch(worker, batch, batch.begun_ns, last)
+        if number == 1 and (unit := batch.units[0]) is not GHOST:  # no call: it is on the way of a lone round trip
+            self.lone_times.append((batch.queue.times, unit.call.usual, unit.queued_ns, batch.begun_ns, last))
+        else:
+            tallies.note_batch(worker, batch, batch.begun_ns, last)
         if 0 < took:
             queue = batch.queue
             queue.estimate_s = (queue.estimate_s + took) / 2 if queue.estimate_s else took

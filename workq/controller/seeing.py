@@ -8,7 +8,7 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from workq.controller.tallies import QueueTimes, Totals
+from workq.controller.tallies import QueueTimes, Totals, note_lone
 from workq.core.states import WorkerState
 from workq.core.times import Times
 from workq.process import probe
@@ -25,6 +25,9 @@ W = WorkerState
 
 def queue_statistics(queue: Queue) -> QueueStatistics:
     """Return one queue's counters."""
+    later = getattr(getattr(queue.controller.loop, "dispatcher", None), "lone_times", None)  # there are none where there are no workers
+    if later:
+        note_lone(later)
     now_ns = time.monotonic_ns()
     workers = list(queue.workers)
     running = sum(worker.holds_pending() for worker in workers)
@@ -147,6 +150,8 @@ def _progress(worker: Worker) -> tuple[float | None, str] | None:
 def metrics(controller: Controller) -> Metrics:
     """Return a controller's counters."""
     begun = time.perf_counter()
+    if controller.loop is not None:
+        note_lone(controller.loop.dispatcher.lone_times)
     queues = list(controller.queues.values())
     totals = controller.tallies.by_category(queues)
     names = dict.fromkeys((*controller.categories, *totals, *controller.tallies.workers))

@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from workq.controller.tallies import MOST_LATER, note_lone
 from workq.errors import QueueClosed, WaitError
 from workq.transport import bells
 from workq.transport.board import CONTROLLER, FINISHED, FRAMES, LARGE, LEADER, LONE, NOBODY, STARTED, WAIT, fence
@@ -154,6 +155,8 @@ class Lead:
                 self._lone = worker
                 worker.words[WAIT] = LONE
                 fence()
+                if len(self._dispatcher.lone_times) > MOST_LATER:
+                    note_lone(self._dispatcher.lone_times)  # while the worker is at it
                 if not unread(worker) and not self._claimed and self._only_busy() is worker:
                     worker.incoming.wait_one_byte()
                 self._lone = None

@@ -178,8 +178,9 @@ def _named(head: str, frames: list[str]) -> list[str]:
     while frames and _place(frames[-1]) in ("transport/group.py", "transport/byvalue.py"):
         del frames[-1]
     name = "main thread" if main else head.replace("Current thread", "thread").split(" (most")[0].replace("Thread", "thread")
-    waits = main and all(_place(frame) for frame in frames)
-    return [f"{name}: waits for units"] if waits else [f"{name} (most recent call first):", *frames]
+    if main and frames and all(_place(frame) for frame in frames):
+        return [f"{name}: waits for units"]
+    return [f"{name} (most recent call first):", *frames] if frames else [f"{name}: in a function that is not written in Python"]
 
 
 def _place(frame: str) -> str:
