@@ -398,6 +398,81 @@ def test_exit_is_one_value_that_says_its_name() -> None:
     assert pickle.loads(pickle.dumps(workq.EXIT)) is copy.deepcopy(workq.EXIT) is workq.EXIT
 
 
+# ---------------------------------------------------------------- ends of others
+
+
+def test_a_sync_ends_when_another_thread_closes_the_queue(busy: workq.WorkMgr, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    with Held(busy, tmp_path), Held(busy, tmp_path):
+        busy.queue_callback(abs, lambda unit, number: seen.append(unit), 1)
+        threading.Timer(0.02, busy.close).start()
+        assert busy.sync(DEADLINE_S).cancelled == 3
+    assert not seen
+
+
+def test_a_wait_ends_when_another_thread_clears_the_queue(wq: workq.WorkMgr) -> None:
+    wq.pause()
+    wq.queue_callback(abs, lambda unit, number: None, 1)
+    threading.Timer(0.02, wq.clear).start()
+    assert wq.wait(DEADLINE_S) is True
+
+
+def test_callbacks_that_were_not_made_at_the_interpreters_exit_are_counted() -> None:
+    ended = application(
+        """
+        import workq
+        if __name__ == "__main__":
+            wq = workq.WorkMgr(1)
+            units = [wq.queue_callback(abs, print, -n) for n in range(3)]
+            print([unit.result() for unit in units])
+        """
+    )
+    assert (ended.returncode, ended.stdout) == (0, "[0, 1, 2]\n")
+    assert "3 callbacks of queue Default-1 not made" in ended.stderr
+
+
+def test_a_fork_of_the_process_refuses_every_member_and_touches_nothing() -> None:
+    ended = application(
+        """
+        import os, workq
+        if __name__ == "__main__":
+            wq = workq.WorkMgr(1)
+            unit = wq.queue_callback(abs, lambda unit, number: print("made", number), -1)
+            unit.result()
+            child = os.fork()
+            if not child:
+                refused = []
+                for call in (wq.pause, wq.resume, wq.clear, wq.detach, lambda: wq.queue_callback(abs, print, 1)):
+                    try:
+                        call()
+                        refused.append("no")
+                    except workq.ForkedError:
+                        refused.append("yes")
+                print(*refused, flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+            wq.sync()
+        """
+    )
+    assert ended.stdout.splitlines() == ["yes yes yes yes yes", "made -1"], ended.stderr
+
+
+def test_a_callback_that_leaves_the_program_leaves_the_others_for_the_next_wait(wq: workq.WorkMgr) -> None:
+    seen: list[int] = []
+
+    def note(unit: Any, number: int) -> None:
+        seen.append(number)
+        if len(seen) == 2:
+            raise SystemExit(3)
+
+    for number in range(5):
+        wq.queue_callback(abs, note, number)
+    with pytest.raises(SystemExit):
+        wq.sync(DEADLINE_S)
+    wq.sync(DEADLINE_S)
+    assert sorted(seen) == list(range(5))
+
+
 # ---------------------------------------------------------------- Ctrl-C
 
 

@@ -675,6 +675,9 @@ def _close_at_exit() -> None:
         for queue in list(controller.queues.values()):
             queue.emit()
             controller.tell_unasked(queue, _warn)
+            if queue.callbacks is not None and queue.callbacks.count():
+                number = counted(queue.callbacks.count(), "callback")
+                _warn(f"the interpreter ends: {number} of queue {queue.name} not made, as nobody has called sync(), wait() or wait_one()")
     if dropped:
         verb = "is" if dropped == 1 else "are"
         units = counted(dropped, "unit")
