@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from workq.errors import PicklingError as PicklingError
     from workq.errors import QueueClosed as QueueClosed
     from workq.errors import QueueDetached as QueueDetached
+    from workq.errors import QueueFull as QueueFull
     from workq.errors import RemoteError as RemoteError
     from workq.errors import RemoteTraceback as RemoteTraceback
     from workq.errors import ResultError as ResultError
@@ -116,6 +117,7 @@ _HOMES = {
         "LockError",
         "PicklingError",
         "QueueClosed",
+        "QueueFull",
         "QueueDetached",
         "RemoteError",
         "RemoteTraceback",

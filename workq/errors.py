@@ -29,6 +29,7 @@ __all__ = [
     "PicklingError",
     "QueueDetached",
     "QueueClosed",
+    "QueueFull",
     "RemoteError",
     "RemoteTraceback",
     "ResultError",
@@ -67,6 +68,10 @@ class CategoryError(WorkqError, LookupError):
 
 class QueueClosed(WorkqError, RuntimeError):
     """The queue, or its controller, has been closed: nothing more can be queued on it."""
+
+
+class QueueFull(WorkqError, RuntimeError):
+    """So many units wait in the queue as may (``max_pending``): this one was not queued."""
 
 
 class QueueDetached(WorkqError, RuntimeError):

@@ -58,6 +58,7 @@ class InlineController:
         self.dispatcher = self.lead = self.loop = self
         self.lock = threading.RLock()
         self._turn = threading.Condition()
+        self._crowded: list[Any] = []
         self._runner: int | None = None  # the thread that runs a unit
         self._running: list[Unit[Any]] = []  # the innermost one last
         self._infos: dict[int, context.UnitInfo] = {}  # of the running units
@@ -102,6 +103,22 @@ class InlineController:
     def pools(self) -> dict[str, Category]:
         """The categories of the controller that stands behind it."""
         return self.outer.pools  # type: ignore[no-any-return]
+
+    def pending_of(self, queue: Queue) -> int:
+        """Return how many units wait."""
+        return queue.depth()
+
+    def crowded(self) -> list[Any]:
+        """Whoever waits for room runs units."""
+        return self._crowded
+
+    def drop_oldest(self, queue: Queue, why: str) -> bool:
+        """Drop the unit that has waited longest, of the lowest priority."""
+        for _, backlog in sorted([*queue.ranked.items(), (0, queue.pending)], key=lambda item: item[0]):
+            for unit in tuple(backlog):
+                if self._cancel(unit, why):
+                    return True
+        return False
 
     def running(self) -> InlineController:
         """Return the acting part: ourselves."""

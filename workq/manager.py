@@ -65,6 +65,10 @@ class WorkMgr:
         controller: Default: the one that all queues share.
         contextvars: What units are given of the context variables of whoever queues them: True: all whose values can be pickled; or a list
             of them. They have to be global variables of modules. What a unit sets is seen by nobody else.
+        max_pending: How many units may wait, and be in no worker's hands. None: any number.
+        when_full: What becomes of one more: ``"block"``: ``queue()`` waits for room, and reads results meanwhile; ``"raise"``: it raises
+            ``QueueFull``; ``"drop_oldest"``: the unit that has waited longest, of the lowest priority, is cancelled.
+        full_timeout: Seconds that ``queue()`` waits for room at most; then it raises ``QueueFull``. Default: None, for ever.
         trace_context: Units go on with the trace of whoever queues them (W3C ``traceparent``): OpenTelemetry has to be installed.
 
     Attributes:
@@ -93,6 +97,9 @@ class WorkMgr:
         controller: Controller | None = None,
         contextvars: bool | Iterable[ContextVar[Any]] = False,
         trace_context: bool = False,
+        max_pending: int | None = None,
+        when_full: str = "block",
+        full_timeout: float | None = None,
     ) -> None:
         _check_workers(num_workers)
         check_seconds("delete_timeout", delete_timeout)
@@ -101,6 +108,7 @@ class WorkMgr:
             raise ArgumentError(f"output must be 'stream' or 'discard', not {output!r}")
         if at_exit not in ("cancel", "drain", "kill"):
             raise ArgumentError(f"at_exit must be 'cancel', 'drain' or 'kill', not {at_exit!r}")
+        _check_bound(max_pending, when_full, full_timeout)
         if controller is not None and not isinstance(controller, Controller):
             raise ArgumentError(f"controller must be a workq.Controller or None, not {controller!r}")
         self.controller: Any = controller or _controller_here()
@@ -130,6 +138,10 @@ class WorkMgr:
         if self._inline:
             self.controller.adopt(self._row)
         self._row.carried = None if contextvars is False and trace_context is False else carried_of(contextvars, trace_context)
+        if max_pending is not None:
+            from workq.controller.gate import Gate
+
+            self._row.gate = Gate(self._row, int(max_pending), when_full, None if full_timeout is None else float(full_timeout))
         self._take(self._row)
 
     def _take(self, row: Queue) -> None:
@@ -719,6 +731,11 @@ class WorkMgr:
             tell_clamped(self._row, limits)
 
     @property
+    def max_pending(self) -> int | None:
+        """How many of its units may wait; None: any number."""
+        return None if self._row.gate is None else self._row.gate.max_pending
+
+    @property
     def limits(self) -> QueueLimits:
         """What it may have, with the limits of its category, and why: prints as a table, and has named fields.
 
@@ -785,6 +802,14 @@ def carried_of(contextvars: Any, trace_context: Any) -> Carried:
 
 def intake_of(row: Queue, options: Options, carried: Carried | None) -> Intake:
     """Return what makes units with these options."""
+    if row.gate is not None:
+        from workq.controller.gate import BoundedIntake
+
+        return BoundedIntake(_unbounded(row, options, carried), row.gate)
+    return _unbounded(row, options, carried)
+
+
+def _unbounded(row: Queue, options: Options, carried: Carried | None) -> Intake:
     if carried is not None:
         from workq.carrying import ContextIntake
 
@@ -794,6 +819,17 @@ def intake_of(row: Queue, options: Options, carried: Carried | None) -> Intake:
     from workq.controller.queuetime import TimedIntake
 
     return TimedIntake(row, options)
+
+
+def _check_bound(max_pending: object, when_full: object, full_timeout: object) -> None:
+    if max_pending is not None:
+        check_whole("max_pending", max_pending, least=1)
+    if when_full not in ("block", "raise", "drop_oldest"):
+        raise ArgumentError(f"when_full must be 'block', 'raise' or 'drop_oldest', not {when_full!r}")
+    if full_timeout is not None:
+        check_seconds("full_timeout", full_timeout)
+    if max_pending is None and (when_full != "block" or full_timeout is not None):
+        raise ArgumentError("when_full and full_timeout say what happens at the bound that max_pending sets: name it too")
 
 
 def _policy(retries: object) -> RetryPolicy | None:

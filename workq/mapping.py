@@ -15,6 +15,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from workq import errors
+from workq.controller.gate import BoundedIntake
 from workq.controller.intake import Intake
 from workq.controller.records import Options, Queue
 from workq.transport import codec, group
@@ -155,6 +156,9 @@ class Mapping:
         self._begin = 0  # of what is sliced: how far it was read
         self._items = iter(iterables[0]) if self._one else zip(*iterables)  # noqa: B905 - as the built-in map: the shortest decides
         self._may_group = look_ahead is None and intake.options == Options(name=intake.options.name)
+        self._gate = row.gate
+        if isinstance(intake, BoundedIntake):  # we come in by ourselves: an item that was read must not be lost at a full queue
+            self._intake = intake = intake.inner
         self._groups = intake.sibling(Options(name=intake.options.name or codec.name_of(fn)))
         self._run = group.run if self._one else group.run_spread
         self._each_s: float | None = None  # the time of an item, measured
@@ -166,18 +170,31 @@ class Mapping:
     def fill(self) -> bool:
         """Queue as much as is good; return whether anything is under way."""
         while not self._over and len(self.waiting) < self._most():
-            if self._may_group and self._each_s is not None and self._each_s < SHORT_S:
-                self._size = min(group_size(self._each_s), 8 * self._size)  # not at once: the first items may not be like the others
-                part = self._take(self._size)
-                if part:
-                    self.waiting.append((self._groups.queue(self._run, self._fn, part), len(part)))
+            if self._gate is not None:
+                if self.waiting and not self._gate.has_room():
+                    break  # the look-ahead stays inside the bound
+                self._gate.enter()
+                try:
+                    self._fill_one()
+                finally:
+                    self._gate.leave()
             else:
-                part = self._take(1)
-                if part:
-                    unit = self._intake.queue(self._fn, part[0]) if self._one else self._intake.queue(self._fn, *part[0])
-                    self.waiting.append((unit, 0))
-            self._over = not part
+                self._fill_one()
         return bool(self.waiting)
+
+    def _fill_one(self) -> None:
+        """Read what is to be one unit, and queue it."""
+        if self._may_group and self._each_s is not None and self._each_s < SHORT_S:
+            self._size = min(group_size(self._each_s), 8 * self._size)  # not at once: the first items may not be like the others
+            part = self._take(self._size)
+            if part:
+                self.waiting.append((self._groups.queue(self._run, self._fn, part), len(part)))
+        else:
+            part = self._take(1)
+            if part:
+                unit = self._intake.queue(self._fn, part[0]) if self._one else self._intake.queue(self._fn, *part[0])
+                self.waiting.append((unit, 0))
+        self._over = not part
 
     def _take(self, number: int) -> Sequence[Any]:
         """Read the next items. A slice is read in one piece, and one of a range is sent as one: neither is made of single numbers here."""

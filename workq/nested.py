@@ -70,6 +70,7 @@ class NestedController:
         self._pools_version, rows = side.pools
         self._pools = unpacked(rows)
         self.dispatcher = SimpleNamespace(lock=threading.RLock())
+        self._crowded: list[Any] = []
         self._own_runs = OwnRuns(self, side)
         side.on_reply = self._take
 
@@ -147,6 +148,19 @@ class NestedController:
         queue.max_workers = max_workers
         if queue.number in self._opened:
             self.request("resize", queue.number, max_workers)
+
+    def pending_of(self, queue: Queue) -> int:
+        """Return how many units wait: the parent alone knows which have begun, so those that its workers may run at once are left out."""
+        return max(0, queue.depth() + queue.retrying - queue.max_workers)
+
+    def crowded(self) -> list[Any]:
+        """Whoever waits for room reads outcomes."""
+        return self._crowded
+
+    def drop_oldest(self, queue: Queue, why: str) -> bool:
+        """Have the parent drop the unit that has waited longest. Return False: there is room once its end is told."""
+        self.request("drop_oldest", queue.number, why)
+        return False
 
     def running(self) -> NestedController:
         """Return the acting part: ourselves."""

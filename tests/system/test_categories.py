@@ -204,6 +204,7 @@ def test_every_limit_of_a_queue_can_be_read(controller: workq.Controller) -> Non
         "max_active_workers": 2,
         "max_total_workers": None,
         "always_queue": False,
+        "max_pending": None,
         "reason": "no number was named; default_workers of category small was 2",
     }
     assert repr(limits).splitlines()[0].split() == ["num_workers", "2", *limits.reason.split()]

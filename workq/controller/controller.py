@@ -32,6 +32,7 @@ from workq.unit import PENDING, Unit, cancelled
 
 if TYPE_CHECKING:  # what a program needs that queues units is loaded with the first: the core, the loop, the engine
     from workq.controller.draining import Shutdown
+    from workq.controller.gate import Gate
     from workq.controller.loop import Loop
     from workq.controller.pools import CategoryTable
     from workq.core.ids import QueueId
@@ -455,6 +456,35 @@ class Controller:
             call_cleanups(self, queue)
         if self.loop is not None and not self.closed:
             self.loop.command(self.loop.delete_queue, queue)
+
+    def pending_of(self, queue: Queue) -> int:
+        """Return how many units of a queue wait, and are in no worker's hands."""
+        return queue.depth()
+
+    def crowded(self) -> list[Gate]:
+        """Return where those stand who wait for room in a queue."""
+        return self.running().crowded
+
+    def drop_oldest(self, queue: Queue, why: str) -> bool:
+        """Cancel the unit that has waited longest, of the lowest priority; return False where none waits."""
+        loop = self.running()
+        if loop.dispatcher.lock._is_owned():  # type: ignore[attr-defined]
+            return False  # a signal handler, in the middle of a dispatch
+        unit = None
+        try:
+            with loop.dispatcher.lock:
+                unit = loop.dispatcher.take_oldest(queue)
+                if unit is not None:
+                    queue.unusual = True
+                    unit.need_extra().end(unit, cancelled(unit, why))
+                    queue.cancelled += 1
+                    queue.ended.append(unit)
+        finally:  # also where an exception of a signal handler strikes
+            if unit is not None and unit.value is not PENDING:
+                loop.after_end(unit)
+        if unit is not None:
+            loop.lead.wake_all()
+        return unit is not None
 
     def cancel(self, unit: Unit[Any]) -> bool:
         """Ask that a unit ends; see ``Unit.cancel``."""

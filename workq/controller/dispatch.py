@@ -22,7 +22,7 @@ from collections import deque
 from itertools import islice, repeat, starmap
 from marshal import dumps as marshal_dumps
 from marshal import loads as marshal_loads
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
 from workq.config import Settings
@@ -643,6 +643,15 @@ class Dispatcher:
             if batch.begun_ns and batch.units[0] is not GHOST:
                 return batch.units[0], batch.begun_ns / 1e9
         return self.running(worker)
+
+    def take_oldest(self, queue: Queue) -> Unit[Any] | None:
+        """Take the unit that has waited longest off the backlog of the lowest priority that has one. Under the lock."""
+        for _, backlog in sorted([*queue.ranked.items(), (0, queue.pending)], key=itemgetter(0)):
+            while backlog:
+                unit = backlog.popleft()
+                if unit.value is PENDING:
+                    return unit
+        return None
 
     def trim(self, queue: Queue) -> None:
         """Take units that have ended (they were cancelled) off both ends of the backlogs; those between go with the stream."""

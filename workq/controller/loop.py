@@ -48,6 +48,7 @@ from workq.unit import PENDING, Ended, Unit, cancelled
 if TYPE_CHECKING:
     from workq.category import Category
     from workq.controller.controller import Controller
+    from workq.controller.gate import Gate
     from workq.controller.queuetime import QueueTimes
 
 logger = logging.getLogger("workq")
@@ -95,6 +96,7 @@ class Loop:
         self._commands: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()  # for us, from any thread
         self.attention: set[Queue] = set()  # queues whose backlog the core should hear of; any thread adds
         self._told: set[Queue] = set()  # queues that the core believes to be waiting
+        self.crowded: list[Gate] = []  # where somebody waits for room in a queue; any thread adds, and takes its own off
         self._ends: deque[Unit[Any]] = deque()  # units of which somebody must be told, from any thread
         self._core_now = 0.0  # when the core was last told anything
         self._poller = poller.make(self.bell_fd, self.engine)
@@ -232,6 +234,8 @@ class Loop:
             slow.look_for_slow(self, begun)
         self.departures.see_off()
         self._watch_sockets()
+        if self.crowded and any(gate.has_room() for gate in tuple(self.crowded)):
+            self.lead.wake_all()
         self.turns_s += self.clock() - begun
         if again:
             self.ring()
@@ -505,8 +509,6 @@ class Loop:
         with self.dispatcher.lock:
             self.dispatcher.forget(queue)
         self.stop_running(queue, queue.why_deleted)
-        for unit in self.nested.children.of_queue(queue):
-            self.stops.stop(unit, queue.why_deleted)
         self.nested.children.forget(queue)
         if queue.cleanups:
             self.departures.add(queue)
@@ -558,6 +560,9 @@ class Loop:
                 for unit in batch.units[batch.at :]:
                     if unit is not None and unit.value is PENDING and unit.id <= last:
                         self.stops.stop(unit, why)
+        for unit in self.nested.children.of_queue(queue):
+            if unit.id <= last:
+                self.stops.stop(unit, why)
 
     def hold_back(self, queue: Queue) -> None:
         """A queue was paused: take back what its workers have not begun. With the lead."""

@@ -82,6 +82,7 @@ class Nested:
                     "stop": self._stop,
                     "close": self._close,
                     "resize": self._resize,
+                    "drop_oldest": self._drop_oldest,
                 }
                 answers[what](worker, self._queues[key], key, *rest)
             elif what in ("pause", "drop", "close") and rest[-1]:
@@ -136,6 +137,9 @@ class Nested:
             worker = self._loop.by_number.get(number)
             if worker is not None and not worker.outgoing.waiting:  # else it does not read, and looks by itself when it does
                 self._tell_pools(worker)
+
+    def _drop_oldest(self, worker: Worker, queue: Queue, key: tuple[int, int], why: str) -> None:
+        self._loop.controller.drop_oldest(queue, why)
 
     def _resize(self, worker: Worker, queue: Queue, key: tuple[int, int], wanted: int) -> None:
         category = self._loop.controller.pools.get(queue.category)

@@ -117,6 +117,7 @@ class QueueLimits:
         num_workers: The most workers that serve it at once: what was asked for, clamped.
         asked_workers: What was asked for; None where no number was named.
         default_workers, max_workers, max_active_workers, max_total_workers, always_queue: Those of its category.
+        max_pending: How many of its units may wait; None: any number.
         reason: Why ``num_workers`` is what it is.
     """
 
@@ -127,6 +128,7 @@ class QueueLimits:
     max_active_workers: int
     max_total_workers: int | None
     always_queue: bool
+    max_pending: int | None
     reason: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -142,6 +144,7 @@ class QueueLimits:
 def limits_of_queue(queue: Queue, category: Category, inline: bool) -> QueueLimits:
     """Return what a queue may have."""
     limits = {column: getattr(category, column) for column in _COLUMNS}
+    limits["max_pending"] = None if queue.gate is None else queue.gate.max_pending
     if inline:
         return QueueLimits(0, 0, reason="units run in whoever waits for them", **limits)
     return QueueLimits(queue.max_workers, queue.asked_workers, reason=reason_of(queue, category), **limits)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from workq.bar import Bar
     from workq.callbacks import Callbacks
     from workq.controller.controller import Controller
+    from workq.controller.gate import Gate
     from workq.controller.outfit import Outfit
     from workq.controller.recurring import Recurring
     from workq.core.ids import QueueId, WorkerId
@@ -267,6 +268,7 @@ class Queue:  # weakly referred to by its controller
         self.pending: deque[Unit[Any]] = deque()  # of priority 0
         self.ranked: dict[int, deque[Unit[Any]]] = {}  # of the other priorities
         self.workers: list[Worker] = []
+        self.gate: Gate | None = None  # of a queue in which only so many units may wait
         self.room = False  # a worker of ours may take more
         self.told = 0  # how many waiting units the core was told of; NEVER: enough
         self.ids = count(1)
