@@ -9,6 +9,7 @@ anyway. What it does to the process it does to the unit that waits: if it takes 
 from __future__ import annotations
 
 import _pickle
+import logging
 import threading
 import time
 from itertools import count
@@ -17,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from workq import context
 from workq.interruption import ExternalInterrupt
-from workq.transport import codec
+from workq.transport import codec, failures
 from workq.transport.board import BLOCKED, KIND_ERROR, KIND_INTERRUPTED, KIND_NOTED, KIND_PICKLE
-from workq.worker import leftovers
+from workq.worker import fitting, leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,7 @@ class OwnRuns:
         self._outstanding: set[int] = set()  # offers that were made and are neither taken up nor withdrawn
         self._granted: dict[int, Grant] = {}  # by offer
         self._functions: dict[int, Callable[..., Any]] = {}  # by the number of their call
+        self._set_up: dict[int, Queue] = {}  # the queues that were set up here
 
     def may_offer(self, queue: Queue | None) -> bool:
         """Return whether units of a queue may have to be run here: its category is ours and has a hard limit; we are the main thread."""
@@ -125,8 +127,33 @@ class OwnRuns:
         function = self._functions.get(call.number)
         if function is None:
             loaded: Callable[..., Any] = codec.load(call.pickled)
+            if call.queue.outfit is not None:
+                loaded = self._after_set_up(call.queue, loaded)
             function = self._functions[call.number] = (lambda arguments, named: loaded(*arguments, **named)) if call.keywords else loaded
         return function
+
+    def _after_set_up(self, queue: Queue, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function with its queue's set-up before it, which runs once here; where it fails the unit does."""
+
+        def after_set_up(*arguments: Any, **named: Any) -> Any:
+            if queue.number not in self._set_up:
+                try:
+                    fitting.do(queue.outfit.set_up if queue.outfit is not None else None)
+                except Exception as error:
+                    where = f"{self._side.name} (pid {self._side.pid})"
+                    raise failures.setup_failed(queue.name, where, error) from error
+                self._set_up[queue.number] = queue
+            return function(*arguments, **named)
+
+        return after_set_up
+
+    def tear_down(self, queue: Queue) -> None:
+        """The queue is closed: do what it wants done last, if it was set up here."""
+        if self._set_up.pop(queue.number, None) is not None and queue.outfit is not None:
+            try:
+                fitting.do(queue.outfit.tear_down)
+            except Exception:
+                logging.getLogger("workq").exception("the teardown of queue %s failed", queue.name)
 
     @staticmethod
     def _dumped(value: object, where: str) -> bytes:

@@ -529,8 +529,8 @@ class WorkMgr:
         if waits and not self.controller.forked and not self.controller.closed:
             ended = f"queue {row.name} has not ended"
             gathering.wait_for(row, lambda: not row.busy() and row.gone and not row.fit, row.delete_timeout_s + 5.0, ended)
-            if self._inline:
-                self.controller.tear_down(row)
+            if not isinstance(self.controller, Controller):
+                self.controller.tear_down(row)  # in this very process, where that has run units of it
             row.emit()
             self.controller.tell_unasked(row, _log_warning)
 

@@ -239,6 +239,10 @@ class NestedController:
             queue.cancelled += 1
             self._settle(unit, cancelled(unit, "its queue was deleted"))
 
+    def tear_down(self, queue: Queue) -> None:
+        """Do what the queue wants done last, where this very worker has run units of it."""
+        self._own_runs.tear_down(queue)
+
     def tell_unasked(self, queue: Queue, warn: Callable[[str], object]) -> None:
         """The unit that made the queue has seen to its units, or is told of by its own end."""
 

@@ -387,6 +387,17 @@ def test_a_queue_that_a_unit_makes_has_setup_and_teardown_too(controller: Contro
         wait_until(lambda: words(path) == {"up": 1, "down": 1})
 
 
+def test_a_unit_that_has_to_run_its_own_units_itself_is_set_up_for_them(path: str) -> None:
+    with Controller() as controller:
+        controller.add_category(workq.Category("one", max_workers=1, max_active_workers=1, max_total_workers=1))
+        with WorkMgr(1, category="one", controller=controller) as wq:
+            assert wq.queue(crew.nested_set_up, path).result() == [8, 8]
+            pid = wq.queue(crew.pid).result()
+            assert notes(path) == [f"up {pid}", f"down {pid}"]
+            with pytest.raises(SetupFailed):
+                wq.queue(crew.nested_set_up, path + "/no").result()
+
+
 def test_map_is_set_up_as_well(controller: Controller, path: str) -> None:
     with WorkMgr(2, controller=controller) as wq:
         wq.setup(crew.set_up, path, 3)
