@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FIRST_ANSWER_S = 1.0  # how much longer than its time-out a request waits to hear that the lock is free, or is not
-GRANTED, REFUSED, QUEUED, CIRCLE = range(4)  # what the controller answers
+GRANTED, REFUSED, QUEUED, CIRCLE, FREE = range(5)  # what the controller answers; FREE: nobody has it, take it without asking
 
 
 def waits_already() -> WaitError:
@@ -33,7 +33,7 @@ class Held:
 
     def __init__(self, thread: int, ticket: int, unit: int, who: str) -> None:
         self.thread = thread
-        self.ticket = ticket
+        self.ticket = ticket  # 0: it was free, and nobody was asked
         self.unit = unit  # the worker's number of the unit that took it; 0: none did
         self.who = who  # as messages name it
 
@@ -66,6 +66,9 @@ class Claims:
         """Nobody waits for this ticket any more."""
         raise NotImplementedError
 
+    def learn(self, name: str, text: str) -> None:
+        """Learn from ``text`` how a lock may be taken without asking."""
+
     def thread(self) -> int:
         """Return by which number the controller knows the calling thread."""
         return get_ident()
@@ -85,9 +88,14 @@ class Claims:
 
     def acquire(self, name: str, wait: bool, timeout: float | None) -> bool:
         """Take a lock for the calling thread; return False where it could not be had at once, or in time."""
+        return bool(self.ask_for(name, wait, timeout, again=True))
+
+    def ask_for(self, name: str, wait: bool, timeout: float | None, again: bool) -> bool | None:
+        """Ask for a lock. None, where this is not asked ``again``: nobody has it, and it may be taken without asking."""
         number, who = self.unit()
         ticket = next(self._tickets)
-        return self._ask("acquire", name, ticket, wait, timeout, who, Held(get_ident(), ticket, number, who))
+        answer = self._ask("acquire", name, ticket, wait, timeout, who, Held(get_ident(), ticket, number, who), again)
+        return answer == GRANTED if answer != FREE else None
 
     def release(self, name: str) -> None:
         """Give a lock back. Raises LockError where the calling thread does not hold it."""
@@ -97,14 +105,18 @@ class Claims:
         if held.thread != get_ident():
             raise LockError(f"lock {name!r} cannot be released: another thread holds it")
         number = self.shield()
+        self.give_back(name, held)
+        self.unshield(number)
+
+    def give_back(self, name: str, held: Held) -> None:
+        """Give back a lock that this process holds."""
         self.send("release", held.ticket, name)
         if self.held.get(name) is held:
             del self.held[name]
-        self.unshield(number)
 
     def locked(self, name: str) -> bool:
         """Return whether anybody holds a lock."""
-        return name in self.held or self._ask("locked", name)
+        return name in self.held or self._ask("locked", name) == GRANTED
 
     # ------------------------------------------------------------ events
 
@@ -118,11 +130,11 @@ class Claims:
 
     def is_set(self, name: str) -> bool:
         """Return whether an event is set."""
-        return self._ask("is_set", name)
+        return self._ask("is_set", name) == GRANTED
 
     def wait(self, name: str, timeout: float | None) -> bool:
         """Wait for an event; return whether it is set."""
-        return self._ask("wait", name, wait=True, timeout=timeout, who=self.unit()[1])
+        return self._ask("wait", name, wait=True, timeout=timeout, who=self.unit()[1]) == GRANTED
 
     # ------------------------------------------------------------ asking
 
@@ -135,19 +147,22 @@ class Claims:
         timeout: float | None = None,
         who: str = "",
         held: Held | None = None,
-    ) -> bool:
-        """Ask one thing and wait for the answer; whatever ends the wait before withdraws it. Returns whether it was granted."""
+        again: bool = True,
+    ) -> int:
+        """Ask one thing, wait for the answer and return it; whatever ends the wait before withdraws it."""
         deadline = None if timeout is None else time.monotonic() + max(0.0, timeout)
         ticket = ticket or next(self._tickets)
         self.expect(ticket)
         answer = None
         try:
-            self.send(what, ticket, name, self.thread(), who, wait, timeout is None)
+            self.send(what, ticket, name, self.thread(), who, wait, timeout is None, again)
             answer = self.answer(ticket, None if deadline is None else deadline + FIRST_ANSWER_S)
             if answer is not None and answer[0] == QUEUED:
                 answer = self._stand_in_line(ticket, deadline)
             if answer is not None and answer[0] == GRANTED and held is not None:
                 self.held[name] = held
+            if answer is not None and answer[0] == FREE:
+                self.learn(name, answer[1])
         except BaseException:
             self._withdraw(name, ticket)
             raise
@@ -155,10 +170,10 @@ class Claims:
             self.forget(ticket)
         if answer is None:
             self._withdraw(name, ticket)
-            return False
+            return REFUSED
         if answer[0] == CIRCLE:
             raise WaitError(answer[1])
-        return answer[0] == GRANTED
+        return answer[0]
 
     def _stand_in_line(self, ticket: int, deadline: float | None) -> tuple[int, str] | None:
         """Wait for one's turn."""

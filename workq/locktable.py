@@ -124,7 +124,7 @@ def lock_table(controller: Controller) -> LockTable:
     def waiting(row: locks.LockRow | locks.EventRow) -> tuple[LockParty, ...]:
         return tuple(map(party, list(row.waiting.values())))
 
-    rows = [LockRow("lock", row.name, "held", party(row.holder), None, waiting(row)) for row in list(loop.locks.table.locks.values())]
+    rows = [LockRow("lock", row.name, "held", party(row.holder), None, waiting(row)) for row in loop.locks.held()]
     rows += [
         LockRow("event", event.name, "set" if event.is_set else "waited for", None, event.set_by or None, waiting(event))
         for event in list(loop.locks.table.events.values())

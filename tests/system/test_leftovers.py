@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import workq
-from tests.support import DEADLINE_S
+from tests.support import DEADLINE_S, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -170,6 +170,7 @@ def test_a_lock_that_a_thread_of_an_ended_unit_holds_is_freed_as_well(wq: workq.
         "it ended and still held lock 'door', which is freed; its worker is replaced"
     ]
     assert "it left threads that live on: holder" in unit.notes
+    wait_until(lambda: workq.locks().leaks)
     (leak,) = workq.locks().leaks
     assert leak.holder == f"unit {unit.label} (thread holder)"
     assert leak.queue == "left"

@@ -17,6 +17,8 @@ import pytest
 import workq
 from tests.support import DEADLINE_S, application, is_gone, start_application, wait_gone, wait_until
 from tests.system.held import Held
+from workq.transport import lockpage
+from workq.transport.board import FRAMES
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +110,7 @@ def test_a_lock_of_a_killed_holder_is_free_and_the_unit_is_named(wq: workq.WorkM
         os.kill(row.holder.pid, signal.SIGKILL)
         assert waiter.result(DEADLINE_S)[0]
         assert isinstance(held.unit.exception(DEADLINE_S), workq.WorkerHalted)
+    wait_until(lambda: workq.locks().leaks)
     (leak, *_) = [leak for leak in workq.locks().leaks if leak.died]
     assert (leak.lock, leak.holder, leak.pid) == ("door", f"unit {held.unit.label}", row.holder.pid)
     assert f"lock 'door' by unit {held.unit.label}" in wq.statistics().leaked_locks
@@ -306,6 +309,7 @@ def test_a_unit_that_ends_and_holds_a_lock_is_told_of_and_its_worker_replaced(wq
     assert workq.Lock("door").acquire(timeout=DEADLINE_S)
     workq.Lock("door").release()
     assert wq.queue(os.getpid).result(DEADLINE_S) != unit.worker.pid
+    wait_until(lambda: workq.locks().leaks)
     (leak,) = workq.locks().leaks
     assert (leak.lock, leak.holder, leak.worker, leak.died, leak.queue) == ("door", f"unit {unit.label}", unit.worker.name, False, "locks")
     assert wq.statistics().leaked_locks == (f"lock 'door' by unit {unit.label}",)
@@ -555,3 +559,87 @@ def test_four_workers_take_a_lock_a_thousand_times_each_while_workers_are_killed
     assert wq.metrics().workers_halted >= len(killed) // 2
     assert killed
     assert not workq.Lock("hammer").locked()
+
+
+# ---------------------------------------------------------------- locks that are free are taken without asking
+
+
+def take_often(name: str, times: int) -> int:
+    for _ in range(times):
+        with workq.Lock(name):
+            pass
+    return times
+
+
+def hold_a_known_one(fifo: str, name: str) -> int:
+    """Hold a lock that this worker has had before, so that nobody is asked."""
+    take_often(name, 2)
+    return hold_lock(fifo, name)
+
+
+def test_a_free_lock_is_taken_without_a_message(wq: workq.WorkMgr) -> None:
+    with workq.WorkMgr(1) as one:
+        one.queue(take_often, "door", 2).result(DEADLINE_S)
+        worker = one.controller.loop.dispatcher.workers[0]
+        before = worker.words[FRAMES]
+        one.queue(take_often, "door", 1000).result(DEADLINE_S)
+        assert worker.words[FRAMES] == before
+
+
+def test_who_holds_a_lock_without_having_asked_is_shown_and_waited_for(wq: workq.WorkMgr, tmp_path: Path) -> None:
+    lock = workq.Lock("door")
+    with Held(wq, tmp_path, lambda fifo: hold_a_known_one(fifo, "door")) as held:
+        (row,) = workq.locks()
+        assert row.holder is not None
+        assert (row.name, row.holder.who) == ("door", f"unit {held.unit.label}")
+        assert row.holder.for_s < DEADLINE_S
+        assert lock.locked()
+        assert not lock.acquire(blocking=False)
+        unit = wq.queue(take, "door")
+        wait_for_waiters("door", 1)
+        assert not lock.acquire(timeout=0.01)
+        held.let_go()
+        assert unit.result(DEADLINE_S)[0]
+    assert lock.acquire(timeout=DEADLINE_S)
+    lock.release()
+
+
+def test_one_who_holds_a_lock_without_having_asked_is_killed(wq: workq.WorkMgr, tmp_path: Path) -> None:
+    with Held(wq, tmp_path, lambda fifo: hold_a_known_one(fifo, "door")) as held:
+        (row,) = workq.locks()
+        assert row.holder is not None
+        waiter = wq.queue(take, "door")
+        wait_for_waiters("door", 1)
+        os.kill(row.holder.pid, signal.SIGKILL)
+        assert waiter.result(DEADLINE_S)[0]
+        wait_until(lambda: workq.locks().leaks)
+        assert workq.locks().leaks[0].holder == f"unit {held.unit.label}"
+
+
+def test_more_locks_than_have_bytes_are_asked_for(wq: workq.WorkMgr) -> None:
+    wq.queue(take_many, lockpage.NAMES + 5).result(3 * DEADLINE_S)
+    with workq.Lock(f"many{lockpage.NAMES + 3}"):
+        assert not wq.queue(take, f"many{lockpage.NAMES + 3}", 0).result(DEADLINE_S)[0]
+    assert not workq.locks()
+
+
+def take_many(number: int) -> None:
+    for each in range(number):
+        with workq.Lock(f"many{each}"):
+            pass
+
+
+def take_a_stack(number: int) -> int:
+    """Hold many at once: more than a board has entries."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            for each in range(number):
+                stack.enter_context(workq.Lock(f"stack{each}"))
+            held = sum(workq.Lock(f"stack{each}").locked() for each in range(number))
+            stack.close()
+    return held
+
+
+def test_a_unit_may_hold_many_locks_at_once(wq: workq.WorkMgr) -> None:
+    assert [unit.result(DEADLINE_S) for unit in [wq.queue(take_a_stack, 20) for _ in range(4)]] == [20] * 4
+    wait_until(lambda: not workq.locks())

@@ -118,7 +118,7 @@ class Halts:
             loop.sessions.lose(queue, halt)
         for unit in all_lost:
             self._blame(unit, worker, halt, begun.get(unit))
-        loop.locks.worker_gone(worker, code)
+        loop.locks.worker_gone(worker, code, lost)
         loop.nested.worker_gone(worker)
         loop.tell(WorkerExited(WorkerId(number)))
         loop.lead.wake_ready()

@@ -19,8 +19,9 @@ from marshal import dumps as marshal_dumps
 from marshal import loads as marshal_loads
 from typing import TYPE_CHECKING, Any
 
-from workq.claims import CIRCLE, GRANTED, QUEUED, REFUSED
+from workq.claims import CIRCLE, FREE, GRANTED, QUEUED, REFUSED
 from workq.controller.claims import UnitsWait
+from workq.controller.lockbytes import UNASKED, UNKNOWN_THREAD, LockBytes
 from workq.controller.records import Queue, Worker
 from workq.core.circles import find_circle, sentence
 from workq.core.events import WorkerId
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("workq")
 
 LEAKS_KEPT = 100
+LOOKS = 100  # at a lock that comes and goes while we look who has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,16 @@ class Locks:
         self.table = LockTable()
         self.inbox: deque[tuple[Worker | None, tuple[Any, ...]]] = deque()
         self.leaks: deque[LockLeak] = deque(maxlen=LEAKS_KEPT)
+        self.bytes = LockBytes()
+        self._unasked: set[str] = set()  # the locks in the table whose holder has not asked
+        self._left_by: dict[tuple[int, str], str] = {}  # by worker and lock: the unit that has ended and still holds it
         self._waits_seen: dict[int, int] = {}  # by worker: the last wait for units that was looked at
         self._verbs: dict[str, Callable[..., None]] = {
             "acquire": self._acquire,
             "release": self._release,
             "leak": self._leak,
+            "freed": self._freed,
+            "left": self._left,
             "withdraw": self._withdraw,
             "locked": self._locked,
             "set": self._set,
@@ -99,18 +106,26 @@ class Locks:
         while self.inbox:
             worker, (verb, ticket, *rest) = self.inbox.popleft()
             self._verbs[verb](worker, ticket, *rest)
+        for name in tuple(self._unasked):
+            self._look_who_has(name)
         if self.table.locks and self.table.waiting():
             self._look_at_boards()
 
-    def worker_gone(self, worker: Worker, code: int | None) -> None:
-        """A worker has ended, and was read to its end: what it held is free."""
-        self.turn()
+    def worker_gone(self, worker: Worker, code: int | None, unit: Unit[Any] | None) -> None:
+        """A worker has ended, and was read to its end: what it held is free. ``unit``: what died with it."""
+        self.turn()  # what it has asked before; and what it had taken without asking is ours now, or somebody else's
         number = int(worker.number)
         self._waits_seen.pop(number, None)
         now = time.monotonic()
+        for name in self.bytes.held_by(worker):
+            claim = self.bytes.claim_of(name, worker, unit.label if unit is not None else "")
+            claim.who = self._left_by.pop((number, name), claim.who)
+            self._tell_leak(LockRow(name, claim), worker.name, worker.pid, code != EXIT_LOCKED, now)
         held, granted = self.table.forget(lambda party: party.worker == number, now)
         for row in held:
             self._tell_leak(row, worker.name, worker.pid, code != EXIT_LOCKED, now)
+            self._left_by.pop((number, row.name), None)
+            self._passed_on(row.name, None)
         self._grant(granted)
 
     def _tell_leak(self, row: LockRow, where: str, pid: int, died: bool, now: float) -> None:
@@ -133,28 +148,46 @@ class Locks:
                 found[claim.party.worker] = f"lock {row.name!r}, held by {row.holder.who}"
         return found
 
+    def held(self) -> list[LockRow]:
+        """Return the rows of the locks that are held, those included that were taken without asking."""
+        rows = list(self.table.locks.values())
+        names = {row.name for row in rows}
+        for name in list(self.bytes.names):
+            worker = self._worker_of(self.bytes.holder_of(name)) if name not in names else None
+            if worker is not None:
+                rows.append(LockRow(name, self._claim_of(name, worker)))
+        return rows
+
     def leaks_of(self, queue: str) -> tuple[str, ...]:
         """Return which units of a queue have left a lock held, in words."""
         return tuple(f"lock {leak.lock!r} by {leak.holder}" for leak in tuple(self.leaks) if leak.queue == queue)
 
     # ------------------------------------------------------------ requests
 
-    def _acquire(self, worker: Worker | None, ticket: int, name: str, thread: int, who: str, wait: bool, certain: bool) -> None:
-        row = self.table.locks.get(name)
-        if row is not None and not wait:
+    def _acquire(
+        self, worker: Worker | None, ticket: int, name: str, thread: int, who: str, wait: bool, certain: bool, again: bool
+    ) -> None:
+        if worker is not None:
+            self.bytes.assign(name)
+        self._look_who_has(name)
+        if name not in self.table.locks and not again and (text := self.bytes.describe(name)):
+            self.bytes.disown(name)
+            return self._answer(worker, ticket, FREE, text)
+        if name in self.table.locks and not wait:
+            self._passed_on(name, None)
             return self._answer(worker, ticket, REFUSED)
         claim = self._claim(worker, ticket, thread, who, certain)
         if self.table.acquire(name, claim):
             return self._answer(worker, ticket, GRANTED)
         circle = self._circle(claim.party, who) if certain else ""
         if circle:
-            self.table.withdraw(name, claim.ticket, claim.since)
+            self._passed_on(name, self.table.withdraw(name, claim.ticket, claim.since))
             self._answer(worker, ticket, CIRCLE, circle)
         else:
             self._answer(worker, ticket, QUEUED)
 
     def _release(self, worker: Worker | None, ticket: int, name: str) -> None:
-        self._grant_next(self.table.release(name, _ticket(worker, ticket), time.monotonic()))
+        self._passed_on(name, self.table.release(name, _ticket(worker, ticket), time.monotonic()))
 
     def _leak(self, worker: Worker | None, ticket: int, name: str) -> None:
         """A unit that ran in the application has ended and still holds a lock."""
@@ -164,10 +197,10 @@ class Locks:
         self._release(None, ticket, name)
 
     def _withdraw(self, worker: Worker | None, ticket: int, name: str) -> None:
-        self._grant_next(self.table.withdraw(name, _ticket(worker, ticket), time.monotonic()))
+        self._passed_on(name, self.table.withdraw(name, _ticket(worker, ticket), time.monotonic()))
 
     def _locked(self, worker: Worker | None, ticket: int, name: str, *rest: object) -> None:
-        self._answer(worker, ticket, GRANTED if name in self.table.locks else REFUSED)
+        self._answer(worker, ticket, GRANTED if name in self.table.locks or self.bytes.holder_of(name) else REFUSED)
 
     def _set(self, worker: Worker | None, ticket: int, name: str, thread: int, who: str, *rest: object) -> None:
         self._grant(self.table.set(name, who, time.monotonic()))
@@ -180,7 +213,7 @@ class Locks:
     def _is_set(self, worker: Worker | None, ticket: int, name: str, *rest: object) -> None:
         self._answer(worker, ticket, GRANTED if self.table.is_set(name) else REFUSED)
 
-    def _wait(self, worker: Worker | None, ticket: int, name: str, thread: int, who: str, wait: bool, certain: bool) -> None:
+    def _wait(self, worker: Worker | None, ticket: int, name: str, thread: int, who: str, wait: bool, certain: bool, *rest: object) -> None:
         is_set = self.table.wait(name, self._claim(worker, ticket, thread, who, certain))
         self._answer(worker, ticket, GRANTED if is_set else QUEUED)
 
@@ -198,9 +231,17 @@ class Locks:
         number = 0 if worker is None else int(worker.number)
         return Claim((number, ticket), Party(number, thread), who, time.monotonic(), certain)
 
-    def _grant_next(self, claim: Claim | None) -> None:
+    def _passed_on(self, name: str, claim: Claim | None) -> None:
+        """A lock was given back, or a claim withdrawn: tell whose it is now, or let workers take it without asking."""
         if claim is not None:
             self._grant([claim])
+        row = self.table.locks.get(name)
+        if row is not None and row.holder.ticket[1] == UNASKED and not row.waiting:
+            self.table.release(name, row.holder.ticket, 0.0)  # nobody cares any more who has it
+            row = None
+        if row is None:
+            self._unasked.discard(name)
+            self.bytes.disown(name)
 
     def _grant(self, claims: list[Claim]) -> None:
         for claim in claims:
@@ -208,6 +249,54 @@ class Locks:
             worker = self._loop.by_number.get(WorkerId(number)) if number else None
             if worker is not None or not number:  # else it is dead, and its claims will be forgotten in a moment
                 self._answer(worker, ticket, GRANTED)
+
+    # ------------------------------------------------------------ locks that were taken without asking (transport/lockpage.py)
+
+    def _look_who_has(self, name: str) -> None:
+        """Make a lock ours to grant; or, where a worker has taken it without asking, have its row say so.
+
+        Called whenever somebody asks for it, and each turn while somebody waits: who has it may have died, or been another who has
+        seen the flag, gives it back and asks.
+        """
+        row = self.table.locks.get(name)
+        if row is not None and row.holder.ticket[1] != UNASKED:
+            return
+        for _ in range(LOOKS):
+            if self.bytes.own(name):
+                if row is not None:
+                    self._unasked.discard(name)
+                    self._passed_on(name, self.table.release(name, row.holder.ticket, time.monotonic()))
+                return
+            worker = self._worker_of(self.bytes.holder_of(name))
+            if worker is not None:
+                break
+        else:  # who has it is ending, and not yet told of
+            worker = None
+        self._unasked.add(name)
+        claim = self._claim_of(name, worker)
+        if row is None:
+            self.table.acquire(name, claim)
+        elif row.holder.party.worker != claim.party.worker or row.holder.party.thread == UNKNOWN_THREAD:
+            row.holder = claim
+
+    def _claim_of(self, name: str, worker: Worker | None) -> Claim:
+        if worker is None:
+            return Claim((-1, UNASKED), Party(-1, UNKNOWN_THREAD), "a worker that ends", time.monotonic())
+        running = self._loop.dispatcher.running(worker)
+        return self.bytes.claim_of(name, worker, running[0].label if running is not None else "")
+
+    def _worker_of(self, pid: int) -> Worker | None:
+        return next((worker for worker in self._loop.dispatcher.workers if pid and worker.pid == pid), None)
+
+    def _freed(self, worker: Worker | None, ticket: int, name: str) -> None:
+        """A worker has given a lock back, and seen the flag."""
+        if name in self.table.locks:
+            self._look_who_has(name)
+
+    def _left(self, worker: Worker | None, ticket: int, name: str, who: str) -> None:
+        """A unit has ended and still holds a lock: its worker ends in a moment."""
+        if worker is not None:
+            self._left_by[int(worker.number), name] = who
 
     def _answer(self, worker: Worker | None, ticket: int, what: int, text: str = "") -> None:
         if worker is not None:

@@ -624,6 +624,7 @@ class Loop:
             self.lead.close()
             self._poller.close()
             self.controller.claims.end_waits()
+            self.locks.bytes.close()
 
     def _fail_everything(self, why: str) -> None:
         """Nothing stays open: P1."""

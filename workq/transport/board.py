@@ -58,7 +58,7 @@ EXIT_LOCKED = 75  # after a unit that has ended and still held a lock
 NOBODY, LEADER, CONTROLLER, LONE = range(4)  # the values of WAIT: whom to ring
 NO_LIMIT = (1 << 63) - 1
 
-WORDS = 32
+WORDS = 64  # from 32 on: which locks its worker has (lockpage.py)
 SLOTS = 2048  # more than units can be in flight with one worker, so headers are never overwritten unread
 MASK = SLOTS - 1
 RING_BYTES = 256 << 10

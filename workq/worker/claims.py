@@ -9,9 +9,11 @@ from marshal import dumps as marshal_dumps
 from typing import TYPE_CHECKING, Any
 
 from workq import context
-from workq.claims import QUEUED, Claims
-from workq.transport.board import STARTED, WAIT_NUMBER, WAIT_QUEUE, WAIT_UNIT
+from workq.claims import QUEUED, Claims, Held
+from workq.transport.board import FINISHED, STARTED, WAIT_NUMBER, WAIT_QUEUE, WAIT_UNIT
 from workq.transport.channel import UP_LOCK
+from workq.transport.lockpage import Page, Thin
+from workq.worker.output import identity
 
 if TYPE_CHECKING:
     from workq.worker.main import Worker
@@ -30,7 +32,53 @@ class WorkerClaims(Claims):
         super().__init__()
         self._side = side
         self._answers: dict[int, tuple[int, str] | None] = {}
+        self._thin: Thin | None = None  # made with the first lock that is granted
         self._circle: tuple[int, str] | None = None  # the wait for units that stands in a circle, and how messages tell that
+
+    # ------------------------------------------------------------ locks that are free (lockpage.py)
+
+    def acquire(self, name: str, wait: bool, timeout: float | None) -> bool:
+        """Take a lock for the calling thread: without asking, if it is free."""
+        if self._take_unasked(name):
+            return True
+        taken = self.ask_for(name, wait, timeout, again=False)
+        if taken is None:  # nobody has it: from now on we know how it is taken
+            taken = self._take_unasked(name) or self.ask_for(name, wait, timeout, again=True)
+        return bool(taken)
+
+    def _take_unasked(self, name: str) -> bool:
+        thin, words = self._thin, self._side.words
+        if thin is None or name not in thin.bytes:
+            return False
+        mine = Held(get_ident(), 0, words[STARTED] if words[STARTED] > words[FINISHED] else 0, "")
+        try:
+            number = self.shield()
+            taken = thin.take(name, self.held, mine, time.monotonic_ns())  # type: ignore[arg-type]
+            self.unshield(number)
+        except BaseException:
+            if self.held.get(name) is mine:
+                self.give_back(name, mine)
+            raise
+        return taken
+
+    def give_back(self, name: str, held: Held) -> None:
+        """Give back a lock that this process holds."""
+        if held.ticket or self._thin is None:
+            super().give_back(name, held)
+        elif self._thin.give(name, self.held):  # type: ignore[arg-type]
+            self.send("freed", 0, name)
+
+    def learn(self, name: str, text: str) -> None:
+        """Learn the byte of a lock, if we may open the page."""
+        byte, fd, inode = map(int, text.split())
+        if self._thin is None:
+            try:
+                page = Page.of(self._side.parent_pid, fd, inode)
+            except OSError:
+                return
+            self._side.own_descriptors[page.fd] = identity(page.fd)  # a unit that closes it has given its locks back
+            self._thin = Thin(page, self._side.words, self._side.main_thread)
+        self._thin.bytes[name] = byte
 
     # ------------------------------------------------------------ the conversation
 
@@ -91,11 +139,15 @@ class WorkerClaims(Claims):
         info = self._side.current_unit()
         if info is None:
             return 0, self._side.name
-        text = f"unit {info.queue}:{info.id} {info.name}"
-        if get_ident() != self._side.main_thread:
-            threading = sys.modules.get("threading")
-            text += f" (thread {threading.current_thread().name})" if threading is not None else " (a thread)"
-        return self._side.words[STARTED], text
+        return self._side.words[STARTED], f"unit {info.queue}:{info.id} {info.name}{self._thread_text(get_ident())}"
+
+    def _thread_text(self, ident: int) -> str:
+        """Return how messages speak of a thread; nothing for the main one."""
+        if ident == self._side.main_thread:
+            return ""
+        threading: Any = sys.modules.get("threading")
+        names = [thread.name for thread in threading.enumerate() if thread.ident == ident] if threading is not None else []
+        return f" (thread {names[0]})" if names else " (a thread)"
 
     def shield(self) -> int:
         """Hold interrupts back."""
@@ -129,4 +181,7 @@ class WorkerClaims(Claims):
 
     def left_locked(self) -> list[str]:
         """Return the names of the locks that the unit which has just ended, or one before it, still holds."""
-        return [name for name, held in tuple(self.held.items()) if held.unit]
+        names = [name for name, held in tuple(self.held.items()) if held.unit]
+        for name in names:
+            self.send("left", 0, name, self.unit()[1] + self._thread_text(self.held[name].thread))
+        return names
