@@ -13,6 +13,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from workq.errors import WorkqError
+
 if TYPE_CHECKING:
     from workq.unit import Unit
 
@@ -72,6 +74,17 @@ class Waiter:
     add_exception = add_cancelled = add_result
 
 
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop that runs here. Raises WorkqError where it is none of asyncio."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise WorkqError(
+            "units can be awaited in asyncio (also under uvloop, and in anyio on asyncio), and no loop of it runs here; "
+            "under trio let a thread wait: `await trio.to_thread.run_sync(unit.result)`"
+        ) from None
+
+
 def bridge_of(loop: asyncio.AbstractEventLoop) -> Bridge:
     """Return the bridge of a loop, made at its first unit."""
     bridge = _bridges.get(loop)
@@ -88,7 +101,7 @@ async def result_of(unit: Unit[T]) -> T:
     its waiter waits for ever. Raised by a coroutine it becomes a RuntimeError.
     """
     if not unit.done():
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         ended = loop.create_future()
         extra = unit.need_extra()
         with extra.condition:

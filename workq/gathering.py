@@ -70,7 +70,7 @@ def gather(row: Queue, timeout: float | None, progress: bool | str = False, enou
         while not _one_round(row, deadline.left(), watch, enough) and not enough():
             if row.callbacks is not None:
                 row.emit()
-                _make_callbacks(row)
+                make_callbacks(row)
     finally:
         if watch is not None:
             watch.close()
@@ -87,7 +87,7 @@ def wait(row: Queue, timeout: float | None) -> bool:
         try:
             while not _one_round(row, deadline.left()):
                 row.emit()
-                if _make_callbacks(row) or (deadline.over() and not is_quiet(row)):
+                if make_callbacks(row) or (deadline.over() and not is_quiet(row)):
                     break
         except TimeoutError:
             if not deadline.over():  # it was not ours, but a signal handler's
@@ -117,9 +117,9 @@ def wait_one(row: Queue, timeout: float | None) -> Unit[Any] | None:
             return next_ended(row)
         deadline = deadline or Deadline(timeout)
         if row.callbacks is not None and row.callbacks.due():
-            _make_callbacks(row)  # of units that somebody has asked, and that are not handed out
+            make_callbacks(row)  # of units that somebody has asked, and that are not handed out
             continue
-        wait_for(row, lambda: bool(row.ended) or _may_go_on(row), deadline.left(), f"no unit of queue {row.name} has ended")
+        wait_for(row, lambda: bool(row.ended) or may_go_on(row), deadline.left(), f"no unit of queue {row.name} has ended")
 
 
 class Watch:
@@ -168,11 +168,12 @@ def _one_round(row: Queue, left: float | None, watch: Watch | None = None, enoug
     paused = " (it is paused)" if row.paused else ""
     all_of_it = row if row.callbacks is None else None  # a callback may do what a unit waits for
     what = f"queue {row.name}{paused} has not ended its units"
-    wait_for(row, lambda: _may_go_on(row) or enough(), left, what, all_of_it, watch)
+    wait_for(row, lambda: may_go_on(row) or enough(), left, what, all_of_it, watch)
     return is_quiet(row)
 
 
-def _may_go_on(row: Queue) -> bool:
+def may_go_on(row: Queue) -> bool:
+    """Return whether callbacks can be made, or nothing is outstanding."""
     callbacks = row.callbacks
     return is_quiet(row) if callbacks is None else callbacks.due() or is_quiet(row)
 
@@ -182,9 +183,10 @@ def is_quiet(row: Queue) -> bool:
     return not row.busy() and (row.callbacks is None or not row.callbacks.count())
 
 
-def _make_callbacks(row: Queue, until: Unit[Any] | None = None) -> bool:
+def make_callbacks(row: Queue, until: Unit[Any] | None = None) -> bool:
     """Make what callbacks are due. Ctrl-C in one is as Ctrl-C in the wait."""
-    assert row.callbacks is not None
+    if row.callbacks is None:
+        return False
     try:
         return row.callbacks.make(until)
     except KeyboardInterrupt as error:
@@ -196,7 +198,7 @@ def _await_callback(row: Queue, unit: Unit[Any]) -> None:
     """Make the callbacks up to that of a unit, or wait for whoever does."""
     assert row.callbacks is not None
     while row.callbacks.expects(unit):
-        _make_callbacks(row, unit)
+        make_callbacks(row, unit)
         if row.callbacks.expects(unit):
             wait_for(row, lambda: row.callbacks is None or row.callbacks.due() or not row.callbacks.expects(unit), None, "")
 

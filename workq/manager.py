@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
@@ -447,6 +447,60 @@ class WorkMgr:
         check_timeout(timeout)
         return iter(lambda: self.wait_one(timeout), None)
 
+    # ------------------------------------------------------------ in asyncio
+
+    def completed(self, timeout: float | None = None) -> AsyncIterator[Unit[Any]]:
+        """Yield the units of this queue as they end, in a coroutine: what ``as_completed`` is elsewhere.
+
+        Args:
+            timeout: Seconds to wait for the next unit at most; then TimeoutError.
+
+        >>> import asyncio
+        >>> async def main():
+        ...     units = [wq.queue(abs, -n) for n in range(3)]
+        ...     return sorted([await unit async for unit in wq.completed()])
+        >>> asyncio.run(main())
+        [0, 1, 2]
+        """
+        check_timeout(timeout)
+        from workq import asynchronous
+
+        return asynchronous.completed(self._row, timeout)
+
+    async def finished(self, timeout: float | None = None) -> QueueStatistics:
+        """Wait for all units in a coroutine, and return the queue's statistics: what ``sync`` is elsewhere.
+
+        A coroutine that is cancelled in it leaves the units as they are.
+
+        Args:
+            timeout: Seconds to wait at most; then TimeoutError.
+
+        Raises:
+            WorkErrors: Units or callbacks have failed; see ``sync``.
+        """
+        check_timeout(timeout)
+        from workq import asynchronous
+
+        await asynchronous.finished(self._row, timeout)
+        return self.statistics()
+
+    async def aclose(self) -> None:
+        """Delete the queue from a coroutine: what ``close`` is elsewhere."""
+        from workq import asynchronous
+
+        await asynchronous.close(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        try:
+            if kind is None and not self._row.closed:
+                self.resume()
+                await self.finished()
+        finally:
+            await self.aclose()
+
     # ------------------------------------------------------------ holding up
 
     def pause(self, timeout: float | None = 0.0) -> bool:
@@ -514,25 +568,38 @@ class WorkMgr:
         What waits is cancelled; what runs is interrupted, and killed after ``delete_timeout``. Where ``cleanup`` was called it returns
         at once. It does nothing where the queue was detached.
         """
+        if self._begin_close():
+            row = self._row
+            ended = f"queue {row.name} has not ended"
+            gathering.wait_for(row, self._is_over, row.delete_timeout_s + 5.0, ended)
+            self._end_close()
+
+    def _begin_close(self) -> bool:
+        """Begin to delete the queue; return whether its end is to be waited for."""
         row = self._row
         self._finalizer.detach()
         for session in list(self._sessions):
             session.close()
         if self._is_detached() or (row.closed and not row.draining and not row.busy() and not row.fit):
-            return
+            return False
         row.draining = False
         waits = row.opened and not row.cleanups
         self.controller.close_queue(row)
         if row.callbacks is not None:
             row.callbacks.drop()
             self.controller.wake_waiters()
-        if waits and not self.controller.forked and not self.controller.closed:
-            ended = f"queue {row.name} has not ended"
-            gathering.wait_for(row, lambda: not row.busy() and row.gone and not row.fit, row.delete_timeout_s + 5.0, ended)
-            if not isinstance(self.controller, Controller):
-                self.controller.tear_down(row)  # in this very process, where that has run units of it
-            row.emit()
-            self.controller.tell_unasked(row, _log_warning)
+        return waits and not self.controller.forked and not self.controller.closed
+
+    def _is_over(self) -> bool:
+        """Return whether nothing of the queue is left: no unit, no worker that has still to tear down."""
+        return not self._row.busy() and self._row.gone and not self._row.fit
+
+    def _end_close(self) -> None:
+        """Say what is still to be said of the queue: it is gone."""
+        if not isinstance(self.controller, Controller):
+            self.controller.tear_down(self._row)  # in this very process, where that has run units of it
+        self._row.emit()
+        self.controller.tell_unasked(self._row, _log_warning)
 
     def shutdown(self, drain_timeout: float = 10.0) -> Shutdown:
         """Take nothing new, let what was queued end, for ``drain_timeout`` seconds at most, then ``close``.

@@ -27,7 +27,7 @@ import time
 from _socket import MSG_DONTWAIT
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from workq.controller.tallies import MOST_LATER, note_lone
 from workq.errors import QueueClosed, WaitError
@@ -105,6 +105,15 @@ class Follower:
             pass
 
 
+class Visitor(Protocol):
+    """Somebody who waits in a way of his own: a coroutine."""
+
+    ready: Callable[[], bool]
+
+    def wake(self) -> None:
+        """Have him look again. Any thread, more than once, and never with user code."""
+
+
 class Lead:
     """The right to read, and the waiting of everybody who has it not."""
 
@@ -117,7 +126,7 @@ class Lead:
         self.streaming = False  # a thread that queues also reads, so that workers ring nobody; under the dispatch lock
         self._lone: Worker | None = None  # whose socket a lone waiter blocks in
         self._polled = False
-        self._followers: deque[Follower] = deque()
+        self._followers: deque[Follower | Visitor] = deque()
         self._claimed = False
         self._poll = select.poll()
         self._poll.register(leader_bell.fd, select.POLLIN)
@@ -317,6 +326,16 @@ class Lead:
             finally:
                 with contextlib.suppress(ValueError):
                     self._followers.remove(follower)
+
+    def admit(self, visitor: Visitor) -> None:
+        """Take somebody among the followers who waits in a way of his own, and only wants to be woken."""
+        self._followers.append(visitor)
+
+    def dismiss(self, visitor: Visitor) -> None:
+        """Let him go again. He may have been the one that was to lead next."""
+        with contextlib.suppress(ValueError):
+            self._followers.remove(visitor)
+        self.hand_on()
 
     def _arm(self) -> None:
         """Say on every busy board that we wait. Followed by a look, before anything blocks."""

@@ -1,0 +1,140 @@
+"""A work queue in asyncio: `completed`, `finished` and `aclose`, which wait without a thread and without holding up the loop.
+
+A coroutine that waits stands among those that follow a leader (controller/waiting.py): whoever reads the ends of units asks whether its
+wait is over, and wakes its loop. It never reads itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+from workq import gathering
+from workq.awaiting import running_loop
+from workq.controller.controller import Controller
+from workq.controller.records import Queue
+from workq.errors import QueueClosed
+from workq.unit import Unit
+
+if TYPE_CHECKING:
+    from workq.manager import WorkMgr
+
+RECORDS_S = 1.0  # how long the last log records and callbacks of units are waited for at most
+
+
+class Visitor:
+    """A coroutine among the followers. Any thread may wake it; twice is once."""
+
+    __slots__ = ("_event", "_loop", "_told", "ready")
+
+    def __init__(self, ready: Callable[[], bool], loop: asyncio.AbstractEventLoop) -> None:
+        self.ready = ready
+        self._loop = loop
+        self._event = asyncio.Event()
+        self._told = False
+
+    def wake(self) -> None:
+        """Let it look again."""
+        if not self._told:
+            self._told = True
+            try:
+                self._loop.call_soon_threadsafe(self._event.set)
+            except RuntimeError:  # the loop has been closed: nobody waits there any more
+                pass
+
+    async def sleep(self) -> None:
+        """Wait until somebody wakes it."""
+        await self._event.wait()
+        self._event.clear()
+        self._told = False
+
+
+async def until(row: Queue, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
+    """Wait until `ready()`. Raises TimeoutError that says `what` after ``timeout`` seconds.
+
+    Without workers the units run here and hold up the loop, one at a time. In a unit a thread waits, as somebody has to read.
+    """
+    loop = running_loop()
+    if row.controller.inline:
+        row.controller.wait(ready, timeout, what)
+    elif type(row.controller) is not Controller:
+        await asyncio.to_thread(row.controller.wait, ready, timeout, what)
+    elif not ready():
+        try:
+            async with asyncio.timeout(timeout):
+                await _follow(row.controller, ready, loop)
+        except TimeoutError:
+            if not ready():
+                raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost") from None
+
+
+async def _follow(controller: Controller, ready: Callable[[], bool], loop: asyncio.AbstractEventLoop) -> None:
+    controller.check_usable()
+    lead = controller.running().lead
+    visitor = Visitor(ready, loop)
+    lead.admit(visitor)
+    try:
+        while not ready():
+            if lead.closed:
+                raise QueueClosed("the controller was closed meanwhile")
+            await visitor.sleep()
+    finally:
+        lead.dismiss(visitor)
+
+
+async def finished(row: Queue, timeout: float | None) -> None:
+    """Do what ``sync`` does: wait until a queue is quiet, and raise what has failed."""
+    gathering.refuse_in_callback(row, "finished()")
+    deadline = gathering.Deadline(timeout)
+    while row.opened and not gathering.is_quiet(row):
+        await until(
+            row, lambda: bool(row.outputs) or gathering.may_go_on(row), deadline.left(), f"queue {row.name} has not ended its units"
+        )
+        row.emit()
+        gathering.make_callbacks(row)
+    if row.opened:
+        await _drained(row.controller)
+        row.emit()
+    gathering.raise_failures(row)
+
+
+async def _drained(controller: Any) -> None:
+    """Wait until what was to be delivered so far has been: log records, done-callbacks."""
+    if type(controller) is Controller:
+        visitor = Visitor(bool, running_loop())
+        controller.delivery.call(visitor.wake)
+        try:
+            async with asyncio.timeout(RECORDS_S):
+                await visitor.sleep()
+        except TimeoutError:  # a handler hangs, or is that slow
+            pass
+
+
+async def completed(row: Queue, timeout: float | None) -> AsyncIterator[Unit[Any]]:
+    """Yield units as they end, until none is outstanding."""
+    while (unit := await _next(row, timeout)) is not None:
+        yield unit
+
+
+async def _next(row: Queue, timeout: float | None) -> Unit[Any] | None:
+    deadline = gathering.Deadline(timeout)
+    while True:
+        unit = gathering.next_ended(row)
+        quiet = unit is None and gathering.is_quiet(row)
+        row.emit()
+        gathering.make_callbacks(row)
+        if unit is not None or (quiet and not row.ended):
+            return unit
+        what = f"no unit of queue {row.name} has ended"
+        await until(row, lambda: bool(row.ended) or gathering.may_go_on(row), deadline.left(), what)
+        if row.controller.inline:
+            await asyncio.sleep(0)
+
+
+async def close(manager: WorkMgr) -> None:
+    """Do what ``close`` does."""
+    row = manager._row
+    if manager._begin_close():
+        await until(row, manager._is_over, row.delete_timeout_s + 5.0, f"queue {row.name} has not ended")
+        manager._end_close()
