@@ -134,6 +134,8 @@ async def _next(row: Queue, timeout: float | None) -> Unit[Any] | None:
 
 async def close(manager: WorkMgr) -> None:
     """Do what ``close`` does."""
+    for session in list(manager._sessions):
+        await close(session._inner)
     row = manager._row
     if manager._begin_close():
         await until(row, manager._is_over, row.delete_timeout_s + 5.0, f"queue {row.name} has not ended")

@@ -568,6 +568,8 @@ class WorkMgr:
         What waits is cancelled; what runs is interrupted, and killed after ``delete_timeout``. Where ``cleanup`` was called it returns
         at once. It does nothing where the queue was detached.
         """
+        for session in list(self._sessions):
+            session.close()
         if self._begin_close():
             row = self._row
             ended = f"queue {row.name} has not ended"
@@ -578,8 +580,6 @@ class WorkMgr:
         """Begin to delete the queue; return whether its end is to be waited for."""
         row = self._row
         self._finalizer.detach()
-        for session in list(self._sessions):
-            session.close()
         if self._is_detached() or (row.closed and not row.draining and not row.busy() and not row.fit):
             return False
         row.draining = False

@@ -35,8 +35,6 @@ NOT_FOR_US = {  # what of a test's name, and why it is left out
     "test_python_finalization_error": INTERNALS + "fails the start of the second of its threads",
     "test_gh105829_should_not_deadlock_if_wakeup_pipe_full": INTERNALS + "replaces its thread and its pipe",
     "test_max_tasks_per_child_defaults_to_spawn_context": INTERNALS + "a default; workq's own launcher never forks a program with threads",
-    "test_max_tasks_per_child": "NOT YET",
-    "test_max_tasks_early_shutdown": "NOT YET",
     "test_max_workers_too_large": "on Windows only",
     "test_hang_gh83386": "left out by its own words for process pools: it hangs there",
 }

@@ -400,6 +400,12 @@ def repr_of_what_was_made_ready() -> str:
     return repr(deeds.what_was_made_ready())
 
 
+def test_a_worker_is_replaced_after_its_calls() -> None:
+    with workq.Executor(1, max_tasks_per_child=2) as executor:
+        pids = [executor.submit(os.getpid).result(DEADLINE_S) for _ in range(6)]
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [2, 2, 2]
+
+
 def test_each_worker_runs_the_initializer_once() -> None:
     with workq.Executor(1, initializer=deeds.make_ready, initargs=("ready",)) as executor:
         assert [executor.submit(deeds.what_was_made_ready).result() for _ in range(3)] == ["ready"] * 3

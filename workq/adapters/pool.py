@@ -79,7 +79,6 @@ class Pool:
     def _make_controller(self, max_workers: int, start_method: str, max_tasks: int | None) -> Controller:
         settings = Settings(idle_timeout_s=AS_LONG_AS_IT_LIVES_S, exit_drain_s=LONGEST_DRAIN_S)
         controller = Controller(settings=settings, start_method=start_method, name="workq-executor")
-        wear: dict[str, Any] = {} if max_tasks is None else {"max_units": max_tasks}
         controller.add_category(
             Category(
                 CATEGORY,
@@ -87,9 +86,9 @@ class Pool:
                 max_workers=max_workers,
                 max_active_workers=max_workers,
                 max_total_workers=max_workers,
+                max_units=max_tasks,
                 initializer=initialize if self._handed is not None else None,
                 initializer_args=(self._handed,) if self._handed is not None else (),
-                **wear,
             )
         )
         return controller
