@@ -251,11 +251,13 @@ def test_lost_units_and_time_outs_are_matched_by_word_and_by_type(wq: workq.Work
 
 def test_each_retry_is_logged_at_debug_level(wq: workq.WorkMgr, path: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "workq")
-    unit = wq.options(retries=Retry(2, delay=0.01, jitter=0)).queue(fail_until, path, 1)
-    unit.result(20)
+    unit = wq.options(retries=Retry(1, delay=0.01, jitter=0)).queue(fail_until, path, 9)
+    unit.exception(20)
     wq.controller.delivery.drain(20.0)
-    (said,) = [record.getMessage() for record in caplog.records if "tried again" in record.getMessage()]
-    assert said == f"unit {unit.label}: {unit.attempts[0]}; it is tried again in 0.01 s"
+    said = [record.getMessage() for record in caplog.records if "tried again" in record.getMessage()]
+    assert said[0] == f"unit {unit.label}: {unit.attempts[0]}; it is tried again in 0.01 s"
+    assert said[1].startswith(f"unit {unit.label}: attempt 2: failed in ")
+    assert said[1].endswith("; it is not tried again: it was tried 2 times")
 
 
 def test_many_units_that_fail_and_lose_their_workers_all_come_to_an_end(wq: workq.WorkMgr, tmp_path: Path) -> None:

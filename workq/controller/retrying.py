@@ -42,10 +42,9 @@ def comes_again(loop: Loop, unit: Unit[Any], end: Ended, attempt: Attempt, place
         return False
     extra = unit.need_extra()
     verdict = judge_unit(unit, end, attempt, loop.settings, loop.random)
+    _log(loop, unit, attempt, verdict)
     if not verdict.again:
         return False
-    if logger.isEnabledFor(logging.DEBUG):  # its handlers are the application's: not here, with the lead in hand
-        loop.controller.delivery.call(logger.debug, "unit %s: %s; it is tried again in %.3g s", unit.label, attempt, verdict.rest_s)
     lost = end.state is UnitState.LOST
     queue.unusual = True
     if verdict.rest_s:
@@ -65,6 +64,13 @@ def comes_again(loop: Loop, unit: Unit[Any], end: Ended, attempt: Attempt, place
     put_back(*arguments)
     loop.look_at(queue)
     return True
+
+
+def _log(loop: Loop, unit: Unit[Any], attempt: Attempt, verdict: Verdict) -> None:
+    """Say what follows, at level DEBUG. The log's handlers are the application's code: not here, with the lead in hand."""
+    if logger.isEnabledFor(logging.DEBUG):
+        what = f"it is tried again in {verdict.rest_s:.3g} s" if verdict.again else f"it is not tried again: {verdict.why}"
+        loop.controller.delivery.call(logger.debug, "unit %s: %s; %s", unit.label, attempt, what)
 
 
 def judge_unit(unit: Unit[Any], end: Ended, attempt: Attempt, settings: Settings, random: Callable[[], float]) -> Verdict:
