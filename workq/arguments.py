@@ -87,7 +87,7 @@ def length_of(iterables: tuple[Iterable[Any], ...]) -> int | None:
     return min(lengths) if len(lengths) == len(iterables) else None
 
 
-OPTIONS = ("timeout", "retries", "priority", "name", "queue_timeout")  # of WorkMgr.options
+OPTIONS = ("timeout", "retries", "priority", "name", "queue_timeout", "memory_mb", "cpu_s")  # of WorkMgr.options
 _UNEXPECTED = r"(\S+)\(\) (?:got an unexpected keyword argument '(\w+)'|takes no keyword arguments)"
 
 

@@ -534,7 +534,7 @@ def calls_wrongly(**kwargs: Any) -> int:
 
 
 def test_an_option_that_was_given_to_the_function_is_hinted_at(wq: workq.WorkMgr) -> None:
-    for option in ("timeout", "retries", "priority", "name", "queue_timeout"):
+    for option in ("timeout", "retries", "priority", "queue_timeout"):
         error = wq.queue(add, 1, **{option: 3}).exception(DEADLINE_S)
         assert error is not None
         assert error.__notes__ == [f"if {option} was meant for the unit, and not for add: options({option}=...).queue(...)"]
