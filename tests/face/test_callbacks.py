@@ -404,6 +404,7 @@ def test_exit_is_one_value_that_says_its_name() -> None:
 def test_a_sync_ends_when_another_thread_closes_the_queue(busy: workq.WorkMgr, tmp_path: Path) -> None:
     seen: list[Any] = []
     with Held(busy, tmp_path), Held(busy, tmp_path):
+        busy.pause()  # else another worker may stand in for those that wait
         busy.queue_callback(abs, lambda unit, number: seen.append(unit), 1)
         threading.Timer(0.02, busy.close).start()
         assert busy.sync(DEADLINE_S).cancelled == 3
