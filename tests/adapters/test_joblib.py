@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.examples.run import run_example
 from tests.support import ROOT, application
 
 pytest.importorskip("joblib")
@@ -187,10 +188,9 @@ wq.close()
 
 def test_the_grid_search_of_the_examples_runs_on_workers() -> None:
     pytest.importorskip("sklearn")
-    ended = subprocess.run([sys.executable, "examples/grid_search.py"], cwd=ROOT, capture_output=True, text=True, timeout=100)
-    assert ended.returncode == 0, ended.stderr
-    assert re.match(r"best: {'C': \d+, 'gamma': [\d.]+}, right in 9\d% of the images\n", ended.stdout)
-    assert ended.stdout.count("worker_") == 2
+    said = run_example("grid_search")
+    assert re.match(r"best: {'C': \d+, 'gamma': [\d.]+}, right in 9\d% of the images\n", said)
+    assert said.count("worker_") == 2
 
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
+from tests.examples.run import ENVIRONMENT
 from tests.support import ROOT
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ print(json.dumps([cell.outputs for cell in notebook.cells if cell.cell_type == "
 def test_the_notebook_runs_and_shows_what_it_tells_of() -> None:
     pytest.importorskip("nbclient")
     command = [sys.executable, "-c", RUN, str(ROOT / "examples" / "notebook.ipynb")]
-    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100)
+    ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
     assert ended.returncode == 0, ended.stderr
     made, one, several, stopped, workers, synced, closed = json.loads(ended.stdout)
     assert made == closed == []

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.examples.run import ENVIRONMENT
 from tests.support import DEADLINE_S, ROOT, wait_gone
 
 pytestmark = pytest.mark.slow
@@ -45,7 +46,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     if importlib.util.find_spec(APPLICATIONS[request.param]) is None:
         pytest.skip(f"{APPLICATIONS[request.param]} is not installed")
     command = [sys.executable, str(ROOT / "examples" / f"{request.param}.py"), "--port", "0", "--limit", "0.2"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             yield Site(process)
         finally:

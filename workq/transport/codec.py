@@ -311,7 +311,7 @@ def prepare_for(data: Any) -> None:
     error = sys.exception()
     if mainmodule.prove_ourselves(error):
         return
-    if not isinstance(error, AttributeError | ImportError) or not mainmodule.can_prepare() or not names_main(data):
+    if not mainmodule.can_prepare() or not names_main(data):  # whatever was raised: some look names up by themselves
         raise
     mainmodule.prepare()
 
