@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 
+QUOTA_S = 1.0  # how long a quota is taken to hold: to look for it takes a millisecond, and each worker that starts asks
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -19,8 +21,22 @@ def usable_cpus() -> int:
     True
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cgroup_quota()
+    quota = _quota_of_late()
     return max(1, affinity if quota is None else min(affinity, quota))
+
+
+_looked: tuple[float, int | None] = (float("-inf"), None)  # when, and what was found
+
+
+def _quota_of_late() -> int | None:
+    """Return the quota as it was a second ago at most."""
+    global _looked
+    now = time.monotonic()
+    when, quota = _looked
+    if now - when > QUOTA_S:
+        quota = cgroup_quota()
+        _looked = now, quota
+    return quota
 
 
 def cgroup_quota(root: str = "") -> int | None:
