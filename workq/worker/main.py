@@ -7,6 +7,7 @@ Thread: the worker's main thread, the only one that runs units.
 from __future__ import annotations
 
 import _pickle
+import faulthandler
 import os
 import sys
 import time
@@ -603,8 +604,6 @@ def _raiser(error: BaseException) -> Callable[..., Any]:
 
 def _write_crashes_to_stderr() -> None:
     """Have the Python stack written to descriptor 2 where the process dies of a fault."""
-    import faulthandler
-
     faulthandler.enable(file=2, all_threads=True)
 
 
