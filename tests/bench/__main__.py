@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -30,7 +31,9 @@ def main() -> None:
     lines = [line_of(row, outcomes[row.workload], tuple(WORKLOADS[row.workload].limits)) for row in rows]
     print(f"\n{_about(about)}\n\n{report.table(lines)}", end="")
     if options.page:
-        options.page.write_text(report.with_table(options.page.read_text(), f"{_about(about)}\n\n{report.table(lines)}"))
+        shown = os.path.relpath(options.svg, options.page.parent) if options.svg else ""
+        text = f"{_about(about)}\n\n{report.table(lines)}"
+        options.page.write_text(report.with_table(options.page.read_text(), text, picture=shown))
     if options.json:
         options.json.write_text(report.as_json(lines, outcomes, about))
     if options.svg:

@@ -76,13 +76,14 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def with_table(page: str, text: str, mark: str = MARK) -> str:
-    """Return a page with this text as the ``text`` block that follows its mark."""
+def with_table(page: str, text: str, mark: str = MARK, picture: str = "") -> str:
+    """Return a page with this text as the ``text`` block that follows its mark, and a picture above it if there is one."""
     before, found, after = page.partition(mark)
     if not found:
         raise ValueError(f"the page has no line {mark}")
     rest = after.partition("```text\n")[2].partition("```\n")[2]
-    return f"{before}{mark}\n\n```text\n{text.rstrip()}\n```\n{rest}"
+    shown = f"![The same as bars against the goals]({picture})\n\n" if picture else ""
+    return f"{before}{mark}\n\n{shown}```text\n{text.rstrip()}\n```\n{rest}"
 
 
 def machine() -> dict[str, Any]:

@@ -84,6 +84,14 @@ def test_a_page_gets_the_new_table_in_place_of_the_old_one() -> None:
     assert report.with_table(page, "new\n") == f"before\n\n{report.MARK}\n\n```text\nnew\n```\n\nafter\n"
 
 
+def test_a_page_shows_the_picture_of_its_table_once() -> None:
+    page = f"before\n\n{report.MARK}\n\n```text\nold\n```\n\nafter\n"
+    once = report.with_table(page, "new\n", picture="figures.svg")
+    assert once.count("](figures.svg)") == 1
+    assert report.with_table(once, "new\n", picture="figures.svg") == once
+    assert report.with_table(once, "new\n") == report.with_table(page, "new\n")
+
+
 def test_each_row_has_a_workload_in_which_its_opponent_takes_part() -> None:
     for row in ROWS:
         names = WORKLOADS[row.workload].names()
