@@ -27,6 +27,7 @@ ONLY_IN = {
     "rich": "bar.py",
     "IPython": "bar.py",
     "joblib": "adapters/joblib.py",
+    "pytest": "adapters/pytest_plugin.py",
 }
 
 # What the pure core may import besides itself: words to write decisions down with.

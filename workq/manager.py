@@ -41,6 +41,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _numbers = count(1)
+made_inline: list[None] = []  # an item for each `workq.testing.inline` that is on: what is made meanwhile has no workers
 DROPPED = "nobody held its WorkMgr any more, so its queue was deleted; keep it in a variable, or use `with`"
 
 
@@ -117,6 +118,8 @@ class WorkMgr:
             category = getattr(self.controller, "own_category", "Default")
         limits = self.controller.category(category)
         wanted = limits.default_workers if num_workers is None else num_workers
+        if made_inline:
+            wanted = 0
         self._inline = wanted == 0
         if self._inline:
             from workq.inline import InlineController

@@ -66,6 +66,8 @@ class Pool:
         self._max_workers = max_workers
         category = CATEGORY if self._controller is not None else None
         self.manager = WorkMgr(max_workers, category=category, name="executor", at_exit="drain", controller=self._controller)
+        if self.manager.num_workers == 0 and initializer is not None:  # `workq.testing.inline`: this very process is the worker
+            self.manager.setup(initializer, *initargs)
         self.row = self.manager._row
         self.row.ended = deque(maxlen=0)  # futures are held by whoever wants them, and by nobody else
         self.row.exact_errors = True

@@ -677,6 +677,11 @@ def metrics() -> Metrics:
 _living: weakref.WeakSet[Controller] = weakref.WeakSet()
 
 
+def living() -> list[Controller]:
+    """Return the controllers of this process that were not closed."""
+    return list(_living)
+
+
 def _forget_in_child() -> None:
     """After a fork of the application: the child's copy refuses use, and touches nothing of the parent's."""
     Controller._default_lock = threading.RLock()
