@@ -241,6 +241,30 @@ def test_what_it_leaves_behind_is_put_back_before_the_unit_that_waits_goes_on(wq
     assert (folder, same) == ("/", True)
 
 
+def note(word: str) -> None:
+    print(word)
+
+
+def outfit_inside() -> list[int]:
+    with workq.WorkMgr(1, name="fitted") as wq:
+        wq.setup(note, "set up")
+        wq.teardown(note, "tear down")
+        return [wq.queue(abs, -number).result() for number in range(3)]
+
+
+def bad_outfit_inside() -> list[str]:
+    with workq.WorkMgr(1, name="unfit") as wq:
+        wq.setup(raise_it)
+        return [type(wq.queue(abs, -1).exception()).__name__]
+
+
+def test_the_set_up_of_its_queue_is_done_once_before_it_and_the_teardown_at_the_end(wq: workq.WorkMgr) -> None:
+    unit = wq.queue(outfit_inside)
+    assert unit.result(DEADLINE_S) == [0, 1, 2]
+    assert unit.output.split() == ["set", "up", "tear", "down"]
+    assert wq.queue(bad_outfit_inside).result(DEADLINE_S) != ["NoneType"]
+
+
 # ---------------------------------------------------------------- stopping
 
 
