@@ -42,7 +42,7 @@ class OwnRuns:
         self._numbers = count(1)
         self._outstanding: set[int] = set()  # offers that were made and are neither taken up nor withdrawn
         self._granted: dict[int, Grant] = {}  # by offer
-        self._functions: dict[int, Callable[..., Any]] = {}  # by the number of their call
+        self._functions: dict[int, dict[int, Callable[..., Any]]] = {}  # by queue, and by the number of their call
         self._set_up: dict[int, Queue] = {}  # the queues that were set up here
 
     def may_offer(self, queue: Queue | None) -> bool:
@@ -124,12 +124,13 @@ class OwnRuns:
         return kind, codec.dump_error(caught, where, note), caught if below and isinstance(caught, ExternalInterrupt) else None
 
     def _function(self, call: Call) -> Callable[..., Any]:
-        function = self._functions.get(call.number)
+        functions = self._functions.setdefault(call.queue.number, {})
+        function = functions.get(call.number)
         if function is None:
             loaded: Callable[..., Any] = codec.load(call.pickled)
             if call.queue.outfit is not None:
                 loaded = self._after_set_up(call.queue, loaded)
-            function = self._functions[call.number] = (lambda arguments, named: loaded(*arguments, **named)) if call.keywords else loaded
+            function = functions[call.number] = (lambda arguments, named: loaded(*arguments, **named)) if call.keywords else loaded
         return function
 
     def _after_set_up(self, queue: Queue, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -155,6 +156,10 @@ class OwnRuns:
             except Exception:
                 logging.getLogger("workq").exception("the teardown of queue %s failed", queue.name)
 
+    def forget(self, queue: Queue) -> None:
+        """The queue is closed: its functions are needed no more."""
+        self._functions.pop(queue.number, None)
+
     @staticmethod
     def _dumped(value: object, where: str) -> bytes:
         try:
@@ -163,11 +168,6 @@ class OwnRuns:
             raise
         except BaseException:
             return codec.dump_result(value, where)
-
-    def forget(self, calls: set[int]) -> None:
-        """Their queue is gone."""
-        for number in calls:
-            self._functions.pop(number, None)
 
 
 class Stage:

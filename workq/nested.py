@@ -238,6 +238,7 @@ class NestedController:
             queue.retrying -= 1
             queue.cancelled += 1
             self._settle(unit, cancelled(unit, "its queue was deleted"))
+        self._own_runs.forget(queue)
 
     def tear_down(self, queue: Queue) -> None:
         """Do what the queue wants done last, where this very worker has run units of it."""
