@@ -17,13 +17,13 @@ from workq.testing.engine import MemoryEngine, SteppedWorker
 class Stage:
     """A controller whose clock stands still, its engine, and a queue."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: float) -> None:
         self.clock = ManualClock(time.monotonic())
         self.engine = MemoryEngine(self.clock.monotonic)
         self.controller = workq.Controller(
             engine=lambda bells: self.engine,
             threaded=False,
-            settings=DEFAULTS._replace(idle_timeout_s=1e9, stalled_after_s=1e9),
+            settings=DEFAULTS._replace(idle_timeout_s=1e9, stalled_after_s=1e9, **settings),
             clock=self.clock.monotonic,
         )
         self.wq = workq.WorkMgr(1, name="stage", controller=self.controller)
@@ -84,3 +84,22 @@ def test_a_unit_that_waits_ends_at_its_time_and_not_before(stage: Stage) -> None
     assert held.result() == 1
     assert stage.wq.statistics().timed_out == 2
     assert stage.controller.running().queue_times._waiting == {}
+
+
+def test_a_unit_that_was_sent_and_not_begun_is_taken_back() -> None:
+    stage = Stage(recall_after_s=1e9, silent_after_s=1e9)  # nobody else takes it back
+    try:
+        stage.wq.queue(abs, -1)
+        worker = stage.ready()
+        assert worker.step()
+        stage.turn()
+        unit = stage.wq.options(queue_timeout=5.0).queue(abs, -2)
+        stage.turn()
+        assert end(unit) == "sent"
+        stage.after(6.0)
+        assert end(unit) == "timed out"
+        assert not worker.begin()
+        stage.turn()
+        assert stage.wq.statistics().timed_out == 1
+    finally:
+        stage.controller.close()

@@ -19,6 +19,30 @@ def fail(path: str) -> None:
     raise LookupError("as ever")
 
 
+def recur_here() -> None:
+    with workq.WorkMgr(1) as inner:
+        inner.every(1.0, abs, -1)
+
+
+def test_in_a_unit_nothing_recurs() -> None:
+    with workq.Controller() as controller, workq.WorkMgr(1, controller=controller) as wq:
+        with pytest.raises(workq.WorkqError, match="not in a unit"):
+            wq.queue(recur_here).result(20)
+
+
+def test_a_run_that_rests_before_its_next_attempt_has_not_ended(tmp_path: Path) -> None:
+    with workq.Controller() as controller, workq.WorkMgr(1, controller=controller) as wq:
+        beat = wq.options(retries=workq.Retry(1, delay=3600)).every(0.02, fail, str(tmp_path / "runs"))
+        wait_until(lambda: beat.skipped >= 2)
+        assert beat.runs == 1
+        assert beat.last is not None
+        wait_until(lambda: beat.last.state.value == "resting")
+        beat.last.cancel()
+        wait_until(lambda: beat.runs == 2)
+        beat.stop()
+        wq.close()
+
+
 def test_a_failing_recurring_unit_is_logged_and_kept_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "runs"
     with workq.Controller() as controller, workq.WorkMgr(1, controller=controller) as wq:
