@@ -104,7 +104,7 @@ async def result_of(unit: Unit[T]) -> T:
         loop = running_loop()
         ended = loop.create_future()
         extra = unit.need_extra()
-        with extra.condition:
+        with extra.lock:
             waits = not unit.done()
             if waits:
                 extra.waiters.append(Waiter(bridge_of(loop), ended))
