@@ -51,9 +51,9 @@ class Fittings:
         worker.told_spent = True
         if how == SET_UP_FAILED:
             queue.set_up_error = error
-        self._loop.tell(WorkerUnfit(worker.number, queue.number, how == SET_UP_FAILED))
-        if queue.session:
+        if queue.session:  # first: the core must not look for another worker
             self._loop.command(self._loop.sessions.lose, queue, None)
+        self._loop.tell(WorkerUnfit(worker.number, queue.number, how == SET_UP_FAILED))
 
     def died(self, worker: Worker, queue: Queue | None, halt: Halt) -> None:
         """A worker has ended under a unit of a queue. If it had not been set up for it yet, that is as a set-up that fails."""

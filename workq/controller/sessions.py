@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from workq.core.events import WorkTaken
 from workq.core.states import UnitState
 from workq.errors import Halt, SessionLost
 from workq.unit import Ended
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from workq.controller.loop import Loop
     from workq.controller.records import Queue
     from workq.unit import Unit
+
+
+LAST_UNIT_S = 1.0  # the unit that has met a set-up which fails needs not so long to say so
 
 
 class Sessions:
@@ -32,7 +37,12 @@ class Sessions:
                 self._loop.dispatcher.recall(worker)
         for unit in self._loop.dispatcher.drop_all(queue):
             self.fail(unit)
-        self._loop.delete_queue(queue)
+        if halt is not None:
+            self._loop.delete_queue(queue)
+        else:  # the unit that met the set-up is about to end with its own error: it must not be cancelled meanwhile
+            self._loop.told(queue, 0)
+            self._loop.tell(WorkTaken(queue.number))
+            self._loop.alarms.set(self._loop.clock() + LAST_UNIT_S, partial(self._loop.command, self._loop.delete_queue, queue))
 
     def fail(self, unit: Unit[Any]) -> None:
         """End a unit of a session that is lost."""
