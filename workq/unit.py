@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED
 from concurrent.futures._base import PENDING as _PENDING_STATE
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from workq.arguments import add_hint, check_callable, check_timeout
 from workq.core.states import UNIT_ENDS, UnitState
@@ -227,7 +227,7 @@ RAW = frozenset({Raw, SegmentRaw})
 _making = threading.RLock()  # a signal handler or a finalizer may come here while its own thread is here
 
 
-class Unit(Future, Generic[T]):  # type: ignore[type-arg]
+class Unit(Future[T]):
     """One queued call, and the future of its result. Made by ``WorkMgr.queue``; all of it may be used from any thread.
 
     It is a ``concurrent.futures.Future``: ``concurrent.futures.wait``, ``as_completed``, ``asyncio.wrap_future`` and libraries that take
