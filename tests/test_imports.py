@@ -119,3 +119,8 @@ def test_import_of_the_manager_leaves_what_comes_with_the_first_unit_for_later()
     loaded = loaded_by("import workq.manager")
     later = {"workq.controller.loop", "workq.core.events", "workq.core.scheduler", "workq.engines.local", "workq.halt", "workq.inline"}
     assert loaded & (later | {"multiprocessing", "concurrent.futures.process", "subprocess", "typing_extensions", "uuid"}) == set()
+
+
+def test_the_first_unit_does_not_wait_for_what_a_halt_is_made_of() -> None:
+    """Half of multiprocessing: the controller's thread loads it, once it has asked for the first worker."""
+    assert loaded_by("import workq.controller.loop, workq.engines.local") & {"multiprocessing", "workq.halt", "uuid"} == set()

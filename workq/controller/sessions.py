@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from workq.core.events import WorkTaken
 from workq.core.states import UnitState
-from workq.errors import Halt, SessionLost
+from workq.errors import SessionLost
 from workq.unit import Ended
 
 if TYPE_CHECKING:
     from workq.controller.loop import Loop
     from workq.controller.records import Queue
+    from workq.errors import Halt
     from workq.unit import Unit
 
 
