@@ -84,6 +84,20 @@ def test_the_worker_of_a_session_is_never_replaced_as_what_it_holds_cannot_be() 
     assert told.states() == {1: S.HELD}
 
 
+def test_a_worn_worker_that_a_session_gets_stays_with_it_when_its_successor_is_ready() -> None:
+    told = Told(1)
+    told.busy(2, 1)
+    told.dry(1)
+    told.after(DEFAULTS.linger_s)
+    assert told.worn(1) == [StartWorker(W(2), "Default")]
+    told.opened(1, most=1, session=True)
+    assert told.waits(1) == [Grant(W(1), Q(1))]
+    assert told.ready(2) == [ON]
+    told.taken(1)
+    told.dry(1)
+    assert told.states() == {1: S.HELD, 2: S.WAITING_TO_ATTACH}
+
+
 def test_a_paused_session_takes_no_unit_until_it_is_resumed() -> None:
     told = held()
     told.took(1)

@@ -398,6 +398,11 @@ class Scheduler:
             category.restless = True
             self._touch(category)
 
+    def _keep(self, row: WorkerRow) -> None:
+        """It belongs to a session now: it stays, however worn, and whoever was to take its place is a worker like any other."""
+        self.categories[row.category].worn.pop(row.id, None)
+        row.successor = None
+
     def _predecessor_of(self, row: WorkerRow) -> WorkerRow | None:
         return None if row.succeeds is None else self.categories[row.category].worn.get(row.succeeds)
 
@@ -652,6 +657,8 @@ class Scheduler:
         self._leave(row, before, state)
         if to_queue is not None:
             row.queue = row.last_queue = to_queue
+            if self.queues[to_queue].session:
+                self._keep(row)
         elif state not in ATTACHED:
             row.queue = None
         after = self.queues[row.queue] if row.queue is not None else None
