@@ -170,7 +170,7 @@ def readable(text: str) -> str:
 def _named(head: str, frames: list[str]) -> list[str]:
     """Return a thread's block, named; nothing for one of ours."""
     places = [_place(frame) for frame in frames]
-    if any(place == "worker/watch.py" for place in places):
+    if "worker/watch.py" in places or [frame.strip() for frame in frames] == ["<no Python frame>"]:  # ours, or one that just begins or ends
         return []
     main = "worker/main.py" in places
     if main:
