@@ -36,10 +36,12 @@ def offer(words: memoryview) -> None:
 def offer_again() -> None:
     """Take the signal, or take it back from a unit that has changed its handler."""
     import faulthandler
+    import signal
 
     if _fd >= 0:
         faulthandler.unregister(STACK_SIGNAL)  # else it believes that the signal is its own still
-        faulthandler.register(STACK_SIGNAL, file=_as_file(_fd), all_threads=True, chain=False)
+        signal.signal(STACK_SIGNAL, signal.SIG_IGN)  # what it chains to; only where it chains does it leave errno as it was
+        faulthandler.register(STACK_SIGNAL, file=_as_file(_fd), all_threads=True, chain=True)
 
 
 def _as_file(fd: int) -> TextIO:
