@@ -15,6 +15,7 @@ from workq.errors import LockError, WaitError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import CodeType
     from typing import Any
 
 FIRST_ANSWER_S = 1.0  # how much longer than its time-out a request waits to hear that the lock is free, or is not
@@ -114,6 +115,11 @@ class Claims:
         if self.held.get(name) is held:
             del self.held[name]
 
+    def holds(self, name: str) -> bool:
+        """Return whether the calling thread holds a lock."""
+        held = self.held.get(name)
+        return held is not None and held.thread == get_ident()
+
     def locked(self, name: str) -> bool:
         """Return whether anybody holds a lock."""
         return name in self.held or self._ask("locked", name) == GRANTED
@@ -186,3 +192,8 @@ class Claims:
             del self.held[name]
         self.send("withdraw", ticket, name)
         self.unshield(number)
+
+
+# The code in whose lines no interrupt of a worker strikes (worker/interrupt.py); locking.py and worker/claims.py add theirs.
+TAKING: set[CodeType] = {function.__code__ for function in (Claims.acquire, Claims.ask_for, Claims._ask)}
+GIVING_BACK: set[CodeType] = {Claims.release.__code__}

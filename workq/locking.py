@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from workq import context
 from workq.arguments import check_lock_name, check_timeout
-from workq.errors import ArgumentError, ForkedError
+from workq.claims import GIVING_BACK, TAKING
+from workq.errors import ArgumentError, ForkedError, LockError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -125,7 +126,15 @@ class Lock(_Named):
         return self.acquire()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.release()
+        try:
+            self.release()
+        except LockError:
+            raise
+        except BaseException:  # a signal handler's: what it has kept us from is done all the same
+            claims = self._claims()
+            if claims.holds(self._name):
+                claims.release(self._name)
+            raise
 
 
 class Event(_Named):
@@ -175,5 +184,8 @@ class Event(_Named):
         check_timeout(timeout)
         return self._claims().wait(self._name, timeout)
 
+
+TAKING.update(function.__code__ for function in (Lock.__enter__, Lock.acquire))
+GIVING_BACK.update(function.__code__ for function in (Lock.__exit__, Lock.release))
 
 __all__ = ["Event", "Lock"]

@@ -643,3 +643,19 @@ def take_a_stack(number: int) -> int:
 def test_a_unit_may_hold_many_locks_at_once(wq: workq.WorkMgr) -> None:
     assert [unit.result(DEADLINE_S) for unit in [wq.queue(take_a_stack, 20) for _ in range(4)]] == [20] * 4
     wait_until(lambda: not workq.locks())
+
+
+def test_units_that_are_cancelled_anywhere_in_a_lock_leave_it_free(wq: workq.WorkMgr) -> None:
+    """The interrupt strikes before, in and after the taking and the giving back; nobody is killed, and no lock stays held."""
+    for number in range(40):
+        unit = wq.queue(take_often, f"door{number % 2}", 1_000_000)
+        wait_until(unit.running)
+        unit.cancel()
+        with pytest.raises(workq.UnitCancelled):
+            unit.result(DEADLINE_S)
+        assert not [note for note in unit.notes if "lock" in note]
+    for number in range(2):
+        assert workq.Lock(f"door{number}").acquire(timeout=DEADLINE_S)
+        workq.Lock(f"door{number}").release()
+    assert not workq.locks().leaks
+    assert wq.metrics().workers_killed == 0

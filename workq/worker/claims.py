@@ -9,7 +9,7 @@ from marshal import dumps as marshal_dumps
 from typing import TYPE_CHECKING, Any
 
 from workq import context
-from workq.claims import QUEUED, Claims, Held
+from workq.claims import GIVING_BACK, QUEUED, TAKING, Claims, Held
 from workq.transport.board import FINISHED, STARTED, WAIT_NUMBER, WAIT_QUEUE, WAIT_UNIT
 from workq.transport.channel import UP_LOCK
 from workq.transport.lockpage import Page, Thin
@@ -33,6 +33,8 @@ class WorkerClaims(Claims):
         self._side = side
         self._answers: dict[int, tuple[int, str] | None] = {}
         self._thin: Thin | None = None  # made with the first lock that is granted
+        TAKING.update(function.__code__ for function in (WorkerClaims.acquire, WorkerClaims._take_unasked, WorkerClaims.forget))
+        side.interrupts.entering, side.interrupts.leaving = TAKING, GIVING_BACK
         self._circle: tuple[int, str] | None = None  # the wait for units that stands in a circle, and how messages tell that
 
     # ------------------------------------------------------------ locks that are free (lockpage.py)

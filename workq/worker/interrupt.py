@@ -19,8 +19,10 @@ from workq.transport.board import STARTED, TARGET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType
+    from collections.abc import Set
+    from types import CodeType, FrameType
 
+LEAVING_FRAMES = 6  # how far below the giving back of a lock its deepest call is
 SIGNAL = signal.SIGUSR2  # coalesces, exists on every POSIX system, and is not taken by faulthandler, asyncio or Celery
 
 
@@ -34,6 +36,8 @@ class Interrupts:
 
     def __init__(self, words: memoryview) -> None:
         self.armed = [0]
+        self.entering: Set[CodeType] = frozenset()  # what takes locks: no interrupt strikes in its own lines
+        self.leaving: Set[CodeType] = frozenset()  # what gives them back: nor in what it calls
         self.below: tuple[int, ...] = ()
         self._inner: list[int] = []  # the units that run while another waits, the innermost last
         self._words = words
@@ -50,9 +54,24 @@ class Interrupts:
         number = self.armed[0]
         if number:
             target = self._words[TARGET]
-            if target == number or target in self.below:
+            if (target == number or target in self.below) and not (self.leaving and self._in_the_middle(frame)):
                 self.armed[0] = 0
                 raise ExternalInterrupt(target)
+
+    def _in_the_middle(self, frame: FrameType | None) -> bool:
+        """Return whether a lock is just being taken or given back, where no exception may stand between the deed and its note.
+
+        It strikes a moment later: whoever gives a lock back looks (`unshield`), and the parent repeats the signal.
+        """
+        if frame is not None and frame.f_code in self.entering:
+            return True
+        for _ in range(LEAVING_FRAMES):
+            if frame is None:
+                return False
+            if frame.f_code in self.leaving:
+                return True
+            frame = frame.f_back
+        return False
 
     def on_keyboard(self, signum: int, frame: FrameType | None) -> None:
         """A SIGINT sent to this very process is for the unit, never for the worker's own code."""
