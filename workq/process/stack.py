@@ -17,10 +17,12 @@ from workq.process import ending
 from workq.transport.board import STACK_MEMORY, STACK_SIGNAL
 
 LONGEST_PAUSE_MS = 8
+AGAIN_S = 0.1  # a worker that has not begun to answer by then is asked again, if the question went astray
 MOST_BYTES = 256 << 10
 BIT = 1 << (STACK_SIGNAL - 1)
 STOPPED = "Tt"
 FRAME = re.compile(r'  File "(?P<file>[^"]*)", line \d+ in ')
+OUTERMOST = (" in <module>\n", " in _run_module_as_main\n", "  ...\n")  # how a main thread's last line ends: then nothing follows
 _asking = threading.Lock()  # one question at a time: there is one sheet for the answer
 
 
@@ -79,12 +81,16 @@ def _ask_and_wait(pid: int, pidfd: int, fd: int, timeout_s: float) -> str:
     try:
         ended = select.poll()
         ended.register(pidfd, select.POLLIN)
-        pause_ms = 1
+        pause_ms, before, again = 1, "", time.monotonic() + AGAIN_S
         while not ended.poll(pause_ms):
             text = os.pread(sheet, MOST_BYTES, 0).decode("utf-8", "backslashreplace")
             late = time.monotonic() >= deadline
-            if _is_whole(text) or (text and late):
+            if (_is_whole(text) and (text.endswith(OUTERMOST) or text == before)) or (text and late):
                 return text
+            before = text
+            if not text and time.monotonic() >= again and _ignores_or_has_lost(pid):
+                again = time.monotonic() + AGAIN_S
+                signal.pidfd_send_signal(pidfd, STACK_SIGNAL)
             if late:
                 raise NoAnswer(f"it has not answered within {timeout_s:g} s")
             pause_ms = min(2 * pause_ms, LONGEST_PAUSE_MS)
@@ -98,7 +104,7 @@ def _ask(pid: int, pidfd: int, fd: int) -> int:
     sheet = _open_sheet(pid, fd)
     try:
         status = status_of(pid)
-        if not int(status.get("SigCgt", "0"), 16) & BIT:
+        if not int(status.get("SigCgt", "0"), 16) & BIT and not int(status.get("SigIgn", "0"), 16) & BIT:
             raise NoAnswer("its unit has taken away the handler of the signal that would ask it")
         if status.get("State", "?")[0] in STOPPED:
             raise NoAnswer("it is stopped, by a signal or a debugger")
@@ -121,6 +127,13 @@ def _open_sheet(pid: int, fd: int) -> int:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise NoAnswer(f"it cannot be looked into: {error.strerror}") from None
+
+
+def _ignores_or_has_lost(pid: int) -> bool:
+    """Return whether the signal went astray: while a worker ends its last answer it ignores the next question, for some microseconds."""
+    status = status_of(pid)
+    pending = int(status.get("ShdPnd", "0"), 16) | int(status.get("SigPnd", "0"), 16)
+    return not pending & BIT and bool(int(status.get("SigCgt", "0"), 16) & BIT)
 
 
 def _is_whole(text: str) -> bool:
