@@ -7,7 +7,9 @@ import concurrent.futures
 import gc
 import multiprocessing
 import os
+import signal
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +21,7 @@ import pytest
 
 import workq
 from tests.adapters import deeds
-from tests.support import DEADLINE_S, application, wait_gone, wait_until
+from tests.support import DEADLINE_S, application, start_application, wait_gone, wait_until
 
 
 @pytest.fixture
@@ -323,6 +325,25 @@ def test_each_call_is_either_refused_or_completed_whatever_thread_shuts_down() -
         assert {future.result(0) for future in futures} == {1}
 
 
+def test_a_callback_may_shut_the_executor_down_also_while_another_thread_does() -> None:
+    begun = time.monotonic()
+    for alone in (True, False):
+        executor = workq.Executor(1)
+        futures = [executor.submit(abs, -n) for n in range(3)]
+        called = threading.Event()
+
+        def shut_down(future: object, executor: workq.Executor = executor, called: threading.Event = called) -> None:
+            executor.shutdown()
+            called.set()
+
+        futures[0].add_done_callback(shut_down)
+        if alone:
+            assert called.wait(DEADLINE_S)
+        executor.shutdown()
+        assert [future.result(DEADLINE_S) for future in futures] == [0, 1, 2]
+    assert time.monotonic() - begun < 4
+
+
 def wait_for_worker(executor: workq.Executor) -> int:
     """Wait until a worker is there, and return its process number."""
     wait_until(lambda: any(row.pid for row in executor.work_queue.workers()))
@@ -471,6 +492,27 @@ def test_pending_futures_are_completed_at_the_interpreters_exit_before_the_appli
     *numbers, last, refusal = ended.stdout.splitlines()
     assert sorted(map(int, numbers)) == list(range(20))
     assert (last, refusal) == ("last", "RuntimeError cannot schedule new futures after interpreter shutdown")
+
+
+def test_ctrl_c_while_the_interpreter_completes_what_is_pending_ends_the_program(tmp_path: Path) -> None:
+    with start_application(
+        """
+        import os, signal, threading, workq
+
+        def hold(n):
+            print("running", flush=True)
+            workq.flush()
+            threading.Event().wait(600)
+
+        if __name__ == "__main__":
+            executors = [workq.Executor(1) for _ in range(2)]
+            for executor in executors:
+                executor.submit(hold, 1)
+        """
+    ) as app:
+        assert app.line() == "running"  # of the one that is waited for first
+        os.kill(app.pid, signal.SIGINT)
+        assert app.finish(10).run_time_s < 10
 
 
 def test_ctrl_c_in_the_block_ends_what_runs_and_drops_what_waits(tmp_path: Path) -> None:

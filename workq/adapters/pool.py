@@ -22,7 +22,7 @@ from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from workq import context
+from workq import context, gathering
 from workq.adapters.handing import Handed, initialize
 from workq.category import Category
 from workq.config import Settings
@@ -79,7 +79,7 @@ class Pool:
         _living.add(self)
 
     def _make_controller(self, max_workers: int, start_method: str, max_tasks: int | None) -> Controller:
-        settings = Settings(idle_timeout_s=AS_LONG_AS_IT_LIVES_S, exit_drain_s=LONGEST_DRAIN_S)
+        settings = Settings(idle_timeout_s=AS_LONG_AS_IT_LIVES_S)
         controller = Controller(settings=settings, start_method=start_method, name="workq-executor")
         controller.add_category(
             Category(
@@ -142,30 +142,38 @@ class Pool:
         if type(self.manager.controller) is Controller:
             self.manager.controller.break_off(self.row)
 
-    def finish(self) -> None:
-        """Wait until all that was taken has ended, then end everything. Ctrl-C ends what runs."""
-        with self._finishing:
-            if self.finished:
-                return
-            try:
-                self._wait_drained()
-            except KeyboardInterrupt:
-                self.break_off()
-                raise
-            self.manager.close()
-            if self._controller is not None:
-                self._controller.close()
-            if self._handed is not None:
-                self._handed.forget()
-            self.finished = True
+    def finish(self, timeout: float | None = None) -> None:
+        """Wait until all that was taken has ended, ``timeout`` seconds at most, then end everything. Ctrl-C ends what runs.
 
-    def _wait_drained(self) -> None:
+        In a callback, while another thread does so: that thread waits for the callbacks, so it is left to it.
+        """
+        calls_back = self._controller is not None and self._controller.delivery.calls_here()
+        if not self._finishing.acquire(blocking=not calls_back):
+            return
+        try:
+            if not self.finished:
+                self._wait_drained(timeout)
+                self._close()
+        finally:
+            self._finishing.release()
+
+    def _close(self) -> None:
+        self.manager.close()
+        if self._controller is not None:
+            self._controller.close()
+        if self._handed is not None:
+            self._handed.forget()
+        self.finished = True
+
+    def _wait_drained(self, timeout: float | None) -> None:
         controller, row = self.manager.controller, self.row
         if row.opened and not controller.closed and not controller.forked:
             try:
-                controller.wait(lambda: not row.busy() and not self.entering, None, "the executor has not ended its calls")
+                gathering.wait_for(row, lambda: not row.busy() and not self.entering, timeout, "the executor has not ended its calls")
             except QueueClosed:
                 pass  # somebody has closed the controller itself
+            except TimeoutError as error:
+                logger.warning("%s", error)
             row.emit()
 
     def finish_in_background(self) -> None:
@@ -211,7 +219,12 @@ def _finish_all() -> None:
     for pool in pools:
         pool.refusal = pool.refusal or AFTER_EXIT
     for pool in pools:
-        pool.finish()
+        try:
+            pool.finish(LONGEST_DRAIN_S)
+        except KeyboardInterrupt:  # who presses Ctrl-C now wants the program to end
+            for other in pools:
+                other.break_off()
+            pool.finish(LONGEST_DRAIN_S)
 
 
 def _forget_in_child() -> None:

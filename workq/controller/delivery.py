@@ -82,6 +82,10 @@ class Delivery:
             delivered = self._delivered
         return True
 
+    def calls_here(self) -> bool:
+        """Return whether this is the delivery thread: the application has been called back."""
+        return threading.current_thread() is self._thread
+
     def close(self, timeout_s: float) -> None:
         """Deliver what is left and end the thread."""
         thread = self._thread
