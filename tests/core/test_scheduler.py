@@ -175,6 +175,16 @@ def test_a_queue_that_has_all_its_workers_is_sampled_too() -> None:
     assert told.blocked(1, BlockedHow.JUDGED) == [StartWorker(W(2), "Default"), OFF]
 
 
+def test_a_worker_is_looked_at_only_while_units_wait_and_all_workers_are_busy() -> None:
+    told = Told(most=2)
+    told.busy(1, 1)  # nothing waits: it is not looked at
+    assert told.waits(1, 1) == [StartWorker(W(2), "Default")]  # something waits, but somebody is coming
+    assert told.ready(2) == [Grant(W(2), Q(1)), ON]
+    assert told.taken(1) == [OFF]  # nothing waits any more
+    assert told.waits(1, 1) == [ON]
+    assert told.blocked(1) == [StartWorker(W(3), "Default"), OFF]  # somebody is coming again
+
+
 def test_categories_share_nothing() -> None:
     told = Told(most=1)
     told.busy(1, 1)

@@ -18,7 +18,7 @@ from tests.support import DEADLINE_S, application, wait_readable, wait_until
 from tests.system.held import Held, hold, spin
 from workq.cpus import usable_cpus
 
-TRIES = 10  # the best of them counts: a busy machine may stretch the others
+TRIES = 5  # the best of them counts: a busy machine may stretch the others
 
 
 def fail(word: str) -> None:
@@ -304,6 +304,15 @@ def test_it_is_said_whether_a_blocked_worker_was_declared_or_judged(tmp_path: Pa
         with Held(wq, tmp_path, hold) as held:
             wq.queue(abs, -1).result(DEADLINE_S)  # somebody waits: it is looked at
             assert [row.blocked for row in wq.workers() if row.unit == held.unit.label] == ["judged"]
+
+
+def test_unused_workers_end_after_thirty_seconds_unless_a_setting_says_otherwise(controller: workq.Controller) -> None:
+    """That they do is a matter of the core, which is told the time; here is what it is told, and where that can be read."""
+    assert workq.Settings().idle_timeout_s == controller.settings.idle_timeout_s == 30.0
+    with workq.Controller(settings=workq.Settings(idle_timeout_s=5)) as other:
+        assert other.settings.idle_timeout_s == 5
+    help_text = workq.Controller.__doc__ or ""
+    assert "Settings" in help_text
 
 
 def test_workers_run_as_the_user_that_runs_the_application(controller: workq.Controller) -> None:
