@@ -21,6 +21,7 @@ from workq.unit import ASKED, Ended, Unit
 
 if TYPE_CHECKING:
     from workq.bar import Bar
+    from workq.manager import WorkMgr
 
 logger = logging.getLogger("workq")
 
@@ -122,6 +123,18 @@ def wait_one(row: Queue, timeout: float | None) -> Unit[Any] | None:
         wait_for(row, lambda: bool(row.ended) or may_go_on(row), deadline.left(), f"no unit of queue {row.name} has ended")
 
 
+def next_completed(manager: WorkMgr, timeout: float | None) -> Unit[Any] | None:
+    """`wait_one` at each step of `as_completed`: at once where a unit has ended, no callback is to be made, and nothing to be written."""
+    row = manager._row
+    if row.callbacks is None and not row.outputs and not row.half_written:
+        unit = next_ended(row)
+        if unit is not None:
+            if row.outputs:
+                row.emit()
+            return unit
+    return manager.wait_one(timeout)
+
+
 class Watch:
     """Draws how far a queue has come, while somebody waits for it."""
 
@@ -217,9 +230,10 @@ def refuse_in_callback(row: Queue, what: str) -> None:
 
 def next_ended(row: Queue) -> Unit[Any] | None:
     """Return the next unit that has ended and that nobody has asked."""
-    while row.ended:
+    ended = row.ended
+    while ended:
         try:
-            unit = row.ended.popleft()
+            unit = ended.popleft()
         except IndexError:
             return None
         if unit.data is not ASKED:
@@ -231,8 +245,13 @@ def raise_failures(row: Queue, besides: str = "") -> None:
     """Raise the failures that nobody has asked for, and what callbacks have raised, in order of submission."""
     failures = []
     units = 0
-    while (unit := next_ended(row)) is not None:
-        if type(unit.value) is Ended and unit.value.state is not UnitState.CANCELLED:
+    ended = row.ended
+    while ended:
+        try:
+            unit = ended.popleft()
+        except IndexError:  # somebody else takes them as well
+            break
+        if type(unit.value) is Ended and unit.data is not ASKED and unit.value.state is not UnitState.CANCELLED:
             unit.data = ASKED
             failures.append((unit.id, 0, _shown(unit)))
             units += 1

@@ -6,6 +6,7 @@ import logging
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from functools import partial
 from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
@@ -448,7 +449,7 @@ class WorkMgr:
         [0, 1, 2]
         """
         check_timeout(timeout)
-        return iter(lambda: self.wait_one(timeout), None)
+        return iter(partial(gathering.next_completed, self, timeout), None)
 
     # ------------------------------------------------------------ in asyncio
 

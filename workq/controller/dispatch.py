@@ -111,9 +111,6 @@ class Dispatcher:
         if self._dispatch_lone(queue):
             return
         settings = self.settings
-        waiting = len(queue.pending) if not queue.ranked else queue.depth()
-        if waiting > queue.peak_depth:  # it falls only here: so this is where its peaks are
-            queue.peak_depth = waiting
         estimate = queue.estimate_s
         credit = 2 if estimate < LONG_S else 1
         most = 8
@@ -138,7 +135,12 @@ class Dispatcher:
                 number = min(number, worker.quota)
                 worker.quota = max(0, worker.quota - number)  # whoever reads may have set it to 0 just now
             self._form(queue, worker, pending, number)
-        queue.room = any(self._may_take(worker, credit, estimate) for worker in workers)
+        for worker in workers:  # a loop, as a generator takes longer to make than this
+            if self._may_take(worker, credit, estimate):
+                queue.room = True
+                break
+        else:
+            queue.room = False
         self._tell_waiting(queue)
 
     def _dispatch_lone(self, queue: Queue) -> bool:
@@ -147,8 +149,10 @@ class Dispatcher:
         if not workers or len(pending) != 1 or queue.ranked or queue.unusual or queue.paused:
             return False
         worker = workers[0]
+        if worker.batches or worker.limited or worker.forming:
+            return False
         call = pending[0].call
-        if worker.batches or worker.limited or worker.forming or call not in worker.known or call.watched:
+        if call not in worker.known or call.watched:
             return False
         if worker.lent or worker.freed or type(pending[0].data) is not bytes:
             return False
@@ -188,6 +192,9 @@ class Dispatcher:
         if batch is None:
             first = worker.batches[-1].first + len(worker.batches[-1].units) if worker.batches else worker.next_number
             batch = worker.forming = Batch(queue, first)
+        waiting = len(pending) if not queue.ranked else queue.depth()
+        if waiting > queue.peak_depth:  # it falls only here: so this is where its peaks are
+            queue.peak_depth = waiting
         try:
             batch.units.extend(starmap(pending.popleft, repeat((), number)))
         except IndexError:
@@ -664,6 +671,7 @@ class Dispatcher:
     def drop_all(self, queue: Queue) -> list[Unit[Any]]:
         """Empty a queue's backlogs and return the open units that were in them. Takes the lock."""
         with self.lock:
+            queue.peak_depth = max(queue.peak_depth, queue.depth())
             dropped = [unit for backlog in (queue.pending, *queue.ranked.values()) for unit in backlog if unit.value is PENDING]
             dropped += [unit for unit in tuple(queue.resting) if unit.value is PENDING]
             queue.pending.clear()

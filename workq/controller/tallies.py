@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from itertools import repeat, starmap
+from operator import sub
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from workq.core.times import Times
@@ -89,44 +91,64 @@ def note_batch(worker: Worker, batch: Batch, begun_ns: int, ended_ns: int) -> No
         times.first_ns = begun_ns
     if ran <= 0:
         return
-    if first is None or last is None or took_ns > EXACT_NS:
+    if first is None or last is None or took_ns > EXACT_NS or took_ns < 0:
         for unit in units:
             if unit is not None and unit.ended_ns and unit.worker_record is worker:
                 _note_unit(times, unit)
     else:
         each_ns = took_ns // ran
-        times.run.note(each_ns, ran)
-        first.call.usual.note(each_ns, ran)
+        bucket, run = each_ns.bit_length(), times.run
+        run.buckets[bucket] += ran
+        run.total_ns += took_ns
+        first.call.usual.buckets[bucket] += ran
         times.wait.note((begun_ns - first.queued_ns + ended_ns - each_ns - last.queued_ns) // 2, ran)
-    times.note_rate(ran, ended_ns)
+    if ended_ns >> RATE_SLOT_BITS == times.slot:
+        times.counts[times.slot % RATE_SLOTS] += ran
+    else:
+        times.note_rate(ran, ended_ns)
 
 
 def note_lone(later: deque[LoneTimes]) -> None:
     """Take in the times of units that were alone: they are on the way of lone round trips, and noted some at a time, by who waits anyhow.
 
-    Any thread: each line changes one number, and no call returns within one.
+    Any thread. What is one queue's and one function's is added up in C.
     """
-    known: QueueTimes | None = None
-    while later:
-        try:
-            times, usual, queued_ns, begun_ns, ended_ns = later.popleft()
-        except IndexError:
-            return
-        if times is not known:
-            known, run, wait, ran, waited = times, times.run, times.wait, times.run.buckets, times.wait.buckets
-            times.first_ns = times.first_ns or begun_ns
-        took_ns, waited_ns = ended_ns - begun_ns, begun_ns - queued_ns
-        bucket, other = took_ns.bit_length(), waited_ns.bit_length()
+    taken: list[LoneTimes] = []
+    try:
+        taken.extend(starmap(later.popleft, repeat((), len(later))))
+    except IndexError:  # somebody else takes them as well
+        pass
+    while taken:
+        times, usual = taken[0][:2]
+        alike = [each for each in taken if each[0] is times and each[1] is usual]
+        taken = [each for each in taken if each[0] is not times or each[1] is not usual] if len(alike) < len(taken) else []
+        _note_alike(times, usual, alike)
+
+
+def _note_alike(times: QueueTimes, usual: Times, alike: list[LoneTimes]) -> None:
+    """Take in lone units of one function and one queue. No call returns within a line that changes a number: other threads do too."""
+    _, _, queued, begun, ended = zip(*alike, strict=True)
+    run, wait = times.run, times.wait
+    ran, waited, used = run.buckets, wait.buckets, usual.buckets
+    for bucket in map(_bits, map(sub, ended, begun)):
         ran[bucket] += 1
-        run.total_ns += took_ns
-        usual.buckets[bucket] += 1
-        waited[other] += 1
-        wait.total_ns += waited_ns
-        times.busy_ns += took_ns
-        if ended_ns >> RATE_SLOT_BITS == times.slot:
-            times.counts[times.slot % RATE_SLOTS] += 1
-        else:
+        used[bucket] += 1
+    for bucket in map(_bits, map(sub, begun, queued)):
+        waited[bucket] += 1
+    begun_ns = sum(begun)
+    took_ns, waited_ns, number = sum(ended) - begun_ns, begun_ns - sum(queued), len(alike)
+    run.total_ns += took_ns
+    wait.total_ns += waited_ns
+    times.busy_ns += took_ns
+    times.first_ns = times.first_ns or begun[0]
+    if ended[0] >> RATE_SLOT_BITS == ended[-1] >> RATE_SLOT_BITS == times.slot:
+        times.counts[times.slot % RATE_SLOTS] += number
+    else:
+        for ended_ns in ended:
             times.note_rate(1, ended_ns)
+
+
+_bits = int.bit_length
 
 
 def note_unit(unit: Unit[Any]) -> None:
