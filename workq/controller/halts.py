@@ -106,7 +106,7 @@ class Halts:
         lost = all_lost[-1] if all_lost else None
         begun_s = begun.get(lost) if lost is not None else None
         halt = self._halt(worker, code, peak_rss_bytes, lost, begun_s)
-        if not worker.leaving:
+        if not worker.leaving or code:  # one that left as it was asked to is no news
             self._report(worker, halt)
         if not worker.ready and not worker.leaving:
             why = f"{worker.killed_for}: " if worker.killed_for is not None else ""
