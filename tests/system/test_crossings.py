@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import enum
 import logging
 import signal
@@ -150,6 +151,35 @@ def test_names_and_log_levels_may_be_of_enums(controller: workq.Controller) -> N
             assert (unit.result(DEADLINE_S), unit.name, wq.name) == (1, "short", "short")
     finally:
         logger.setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("priorities", [(0,), (0, 1, 2, -1)], ids=["one-backlog", "many-backlogs"])
+def test_clear_and_close_while_other_threads_queue_lose_no_unit(controller: workq.Controller, often: None, priorities: tuple[int, ...]) -> None:
+    wq = workq.WorkMgr(1, controller=controller)
+    assert wq.pause()
+    units: list[workq.Unit[int]] = []
+
+    def queue_without_pause() -> None:
+        with contextlib.suppress(workq.QueueClosed):
+            while True:
+                for intake in intakes:
+                    units.append(intake.queue(int))
+
+    intakes = [wq.options(priority=priority) for priority in priorities]
+    threads = [threading.Thread(target=queue_without_pause) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for clears in range(5):
+        wait_until(lambda: len(units) > 2000 * (clears + 1))  # noqa: B023
+        wq.clear()
+    wq.close()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    wait_until(lambda: all(unit.done() for unit in units))
+    print(len(units))
+    assert {unit.state for unit in units} == {workq.UnitState.CANCELLED}
+    with workq.WorkMgr(1, controller=controller) as after:
+        assert after.queue(abs, -1).result(DEADLINE_S) == 1
 
 
 def test_a_queue_lives_as_long_as_its_views_and_iterators(controller: workq.Controller) -> None:

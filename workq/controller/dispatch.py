@@ -669,14 +669,22 @@ class Dispatcher:
                 backlog.pop()
 
     def drop_all(self, queue: Queue) -> list[Unit[Any]]:
-        """Empty a queue's backlogs and return the open units that were in them. Takes the lock."""
+        """Empty a queue's backlogs and return the open units that were in them. Takes the lock.
+
+        Any thread may append meanwhile, to a backlog that it has looked up before. So each is emptied and none replaced, and nothing but
+        calls of C runs through them.
+        """
         with self.lock:
             queue.peak_depth = max(queue.peak_depth, queue.depth())
-            dropped = [unit for backlog in (queue.pending, *queue.ranked.values()) for unit in backlog if unit.value is PENDING]
-            dropped += [unit for unit in tuple(queue.resting) if unit.value is PENDING]
-            queue.pending.clear()
-            queue.ranked.clear()
+            taken: list[Unit[Any]] = []
+            for backlog in (queue.pending, *queue.ranked.values()):
+                try:
+                    taken.extend(starmap(backlog.popleft, repeat((), len(backlog))))
+                except IndexError:
+                    pass  # somebody else's hand in the backlog: fewer than there seemed
+            taken += tuple(queue.resting)
             queue.resting.clear()
+        dropped = [unit for unit in taken if unit.value is PENDING]
         return dropped
 
 

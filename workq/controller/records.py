@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections import deque
 from dataclasses import dataclass, field, fields, replace
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from workq.arguments import check_seconds
@@ -344,7 +344,7 @@ class Queue:  # weakly referred to by its controller
         """Return the backlog that is served next: the highest priority that has units."""
         if not self.ranked:
             return self.pending
-        best = max((rank for rank, units in self.ranked.items() if units), default=None)
+        best = max((rank for rank, units in tuple(self.ranked.items()) if units), default=None)  # any thread may add one
         if best is None or (best < 0 and self.pending):
             return self.pending
         return self.ranked[best]
@@ -404,7 +404,7 @@ class Queue:  # weakly referred to by its controller
             unit for worker in self.workers for batch in tuple(worker.batches) for unit in batch.units[batch.at :] if unit is not GHOST
         ]
         own = [batch.units[0] for batch in self.own_batches() if batch.units[0] is not GHOST]
-        return [*self.pending, *(unit for units in self.ranked.values() for unit in units), *tuple(self.resting), *flying, *own]
+        return [*self.pending, *chain.from_iterable(self.ranked.values()), *tuple(self.resting), *flying, *own]  # no loop: any thread appends
 
     def busy(self) -> bool:
         """Return whether any unit of it is still open."""
