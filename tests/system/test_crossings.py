@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import contextlib
 import enum
 import logging
 import signal
@@ -154,32 +153,28 @@ def test_names_and_log_levels_may_be_of_enums(controller: workq.Controller) -> N
 
 
 @pytest.mark.parametrize("priorities", [(0,), (0, 1, 2, -1)], ids=["one-backlog", "many-backlogs"])
-def test_clear_and_close_while_other_threads_queue_lose_no_unit(controller: workq.Controller, often: None, priorities: tuple[int, ...]) -> None:
-    wq = workq.WorkMgr(1, controller=controller)
-    assert wq.pause()
-    units: list[workq.Unit[int]] = []
+def test_clear_while_other_threads_queue_loses_no_unit(controller: workq.Controller, often: None, priorities: tuple[int, ...]) -> None:
+    with workq.WorkMgr(1, controller=controller) as wq:
+        assert wq.pause()
+        units: list[workq.Unit[int]] = []
+        intakes = [wq.options(priority=priority) for priority in priorities]
 
-    def queue_without_pause() -> None:
-        with contextlib.suppress(workq.QueueClosed):
-            while True:
-                for intake in intakes:
-                    units.append(intake.queue(int))
+        def queue_many() -> None:
+            for number in range(12_000):
+                units.append(intakes[number % len(intakes)].queue(int))
 
-    intakes = [wq.options(priority=priority) for priority in priorities]
-    threads = [threading.Thread(target=queue_without_pause) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for clears in range(5):
-        wait_until(lambda: len(units) > 2000 * (clears + 1))  # noqa: B023
+        threads = [threading.Thread(target=queue_many) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for many in range(4000, 20_000, 4000):
+            wait_until(lambda: len(units) > many)  # noqa: B023
+            wq.clear()
+        for thread in threads:
+            thread.join(DEADLINE_S)
         wq.clear()
-    wq.close()
-    for thread in threads:
-        thread.join(DEADLINE_S)
-    wait_until(lambda: all(unit.done() for unit in units))
-    print(len(units))
-    assert {unit.state for unit in units} == {workq.UnitState.CANCELLED}
-    with workq.WorkMgr(1, controller=controller) as after:
-        assert after.queue(abs, -1).result(DEADLINE_S) == 1
+        assert {unit.state for unit in units} == {workq.UnitState.CANCELLED}
+        wq.resume()
+        assert wq.queue(abs, -1).result(DEADLINE_S) == 1
 
 
 def test_a_queue_lives_as_long_as_its_views_and_iterators(controller: workq.Controller) -> None:
