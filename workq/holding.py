@@ -55,6 +55,8 @@ def _stop_all(row: Queue, timeout: float, why: str) -> None:
     controller = row.controller
     controller.drop_waiting(row, why, row.cleared)
     running = [unit for unit in controller.running_units(row) if unit.id <= row.cleared]
+    if running:  # one of them may have had its number before, and come into the backlog since: another thread was about to queue it
+        controller.drop_waiting(row, why, row.cleared)
 
     def all_ended() -> bool:
         return all(unit.value is not PENDING for unit in running)

@@ -160,8 +160,7 @@ def test_clear_while_other_threads_queue_loses_no_unit(controller: workq.Control
         intakes = [wq.options(priority=priority) for priority in priorities]
 
         def queue_many() -> None:
-            for number in range(12_000):
-                units.append(intakes[number % len(intakes)].queue(int))
+            units.extend(intakes[number % len(intakes)].queue(int) for number in range(12_000))
 
         threads = [threading.Thread(target=queue_many) for _ in range(2)]
         for thread in threads:
@@ -175,6 +174,23 @@ def test_clear_while_other_threads_queue_loses_no_unit(controller: workq.Control
         assert {unit.state for unit in units} == {workq.UnitState.CANCELLED}
         wq.resume()
         assert wq.queue(abs, -1).result(DEADLINE_S) == 1
+
+
+def test_queues_may_be_opened_while_others_look_at_all_of_them(controller: workq.Controller, often: None) -> None:
+    opened = []
+
+    def open_queues(number: int) -> None:
+        for _ in range(number):
+            opened.append(wq := workq.WorkMgr(1, controller=controller))
+            wq.queue(abs, -1)
+
+    open_queues(300)
+    thread = threading.Thread(target=open_queues, args=(300,))
+    thread.start()
+    while thread.is_alive():
+        assert controller.population()[1]["Default"] >= 300
+    assert controller.metrics()
+    thread.join()
 
 
 def test_a_queue_lives_as_long_as_its_views_and_iterators(controller: workq.Controller) -> None:

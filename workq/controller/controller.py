@@ -223,7 +223,7 @@ class Controller:
     def end_queues(self) -> int:
         """Begin to end the queues that are not to be drained at the interpreter's exit; return how many units that drops."""
         dropped = 0
-        for queue in list(self.queues.values()):
+        for queue in self.every_queue():
             if self.loop is not None and queue.at_exit != "drain" and queue.owner is None:
                 dropped += queue.open_units()
                 if queue.at_exit == "kill":
@@ -241,7 +241,7 @@ class Controller:
 
     def drain_queues(self) -> int:
         """Wait for the queues that are to be drained at the interpreter's exit; return how many of their units have not ended in time."""
-        queues = [queue for queue in list(self.queues.values()) if queue.at_exit == "drain" and queue.owner is None]
+        queues = [queue for queue in self.every_queue() if queue.at_exit == "drain" and queue.owner is None]
         if self.loop is None or not any(queue.busy() for queue in queues):
             return 0
         try:
@@ -306,7 +306,7 @@ class Controller:
         if self.loop is not None:
             self.loop.tell_category(category)
         if before is not None and before.max_workers != category.max_workers:
-            for queue in [queue for queue in list(self.queues.values()) if queue.category == category.name]:
+            for queue in [queue for queue in self.every_queue() if queue.category == category.name]:
                 self.resize_queue(queue, category.clamp(queue.wanted_workers))
 
     def delete_category(self, name: str) -> None:
@@ -316,7 +316,7 @@ class Controller:
         if name in STANDARD:
             raise CategoryError(f"category {name!r} always exists and cannot be deleted")
         with self._opening:
-            queues = [queue for queue in list(self.queues.values()) if queue.category == name and (not queue.closed or queue.busy())]
+            queues = [queue for queue in self.every_queue() if queue.category == name and (not queue.closed or queue.busy())]
             if queues:
                 shown = ", ".join(sorted(queue.name for queue in queues)[:5])
                 raise CategoryError(f"category {name!r} still has open queues ({shown}); close them first")
@@ -338,10 +338,14 @@ class Controller:
     def population(self) -> tuple[Counter[str], Counter[str]]:
         """Return how many processes, and how many open queues, each category has."""
         workers = self.loop.dispatcher.workers if self.loop is not None and not self.forked else []
-        queues = [queue.category for queue in list(self.queues.values()) if not queue.closed]
+        queues = [queue.category for queue in self.every_queue() if not queue.closed]
         return Counter(worker.category for worker in workers), Counter(queues)
 
     # ------------------------------------------------------------ queues (for manager.py)
+
+    def every_queue(self) -> list[Queue]:
+        """Return the queues that are known now. No loop runs over the table itself: any thread may open a queue meanwhile."""
+        return [queue for reference in self.queues.valuerefs() if (queue := reference()) is not None]
 
     def open_queue(self, queue: Queue) -> None:
         """Make a queue known to the core, at its first unit."""
@@ -690,7 +694,7 @@ def _forget_in_child() -> None:
     board._fence_lock._at_fork_reinit()  # type: ignore[attr-defined]
     for controller in list(_living):
         controller.forked = True
-        for queue in list(controller.queues.values()):
+        for queue in controller.every_queue():
             queue.closed = True
     _living.clear()
 
@@ -707,7 +711,7 @@ def _close_at_exit() -> None:
     for controller in controllers:
         dropped += controller.drain_queues()
     for controller in controllers:
-        for queue in list(controller.queues.values()):
+        for queue in controller.every_queue():
             queue.emit()
             controller.tell_unasked(queue, _warn)
             if queue.callbacks is not None and queue.callbacks.count():

@@ -45,7 +45,7 @@ class Departures:
 
     def see_off_all(self) -> None:
         """The controller ends: nothing runs any more."""
-        queues = [*self._leaving, *self._loop.controller.queues.values()]
+        queues = [*self._leaving, *self._loop.controller.every_queue()]
         self._leaving = []
         for queue in queues:
             call_cleanups(self._loop.controller, queue)
@@ -55,7 +55,7 @@ class Departures:
         if now < self._look_due:
             return
         self._look_due = now + self._loop.settings.inactive_check_s
-        for queue in list(self._loop.controller.queues.values()):
+        for queue in self._loop.controller.every_queue():
             if queue.holder is not None and queue.holder() is None and not queue.closed and not queue.detached:
                 delete_inactive(self._loop.controller, queue, UNREACHABLE)
 

@@ -684,8 +684,7 @@ class Dispatcher:
                     pass  # somebody else's hand in the backlog: fewer than there seemed
             taken += tuple(queue.resting)
             queue.resting.clear()
-        dropped = [unit for unit in taken if unit.value is PENDING]
-        return dropped
+        return [unit for unit in taken if unit.value is PENDING]
 
 
 GHOST_VALUE = object()

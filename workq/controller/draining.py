@@ -87,7 +87,7 @@ def report(runs: Sequence[Unit[Any]], waits: Sequence[Unit[Any]], begun: float, 
 def shut_down(controllers: Sequence[Controller], drain_timeout_s: float, hurry: Callable[[], bool] = lambda: False) -> Shutdown:
     """Drain controllers, then close them. ``hurry`` says that there is no time left after all."""
     begun = time.monotonic()
-    queues = [queue for controller in controllers for queue in list(controller.queues.values()) if queue.owner is None]
+    queues = [queue for controller in controllers for queue in controller.every_queue() if queue.owner is None]
     begin(queues)
     for controller in controllers:
         controller.draining = True

@@ -70,7 +70,7 @@ class Halts:
         why = self.start_failures.get(category, "they end before they are ready")
         message = f"workers of category {category!r} cannot be started ({loop.settings.start_tries} tries): {why}"
         loop.controller.given_up[category] = message
-        for queue in list(loop.controller.queues.values()):
+        for queue in loop.controller.every_queue():
             if queue.category != category:
                 continue
             for unit in loop.dispatcher.drop_all(queue):

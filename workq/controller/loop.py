@@ -589,9 +589,9 @@ class Loop:
         if self.thread is None:
             self._end()
             return
-        for queue in list(self.controller.queues.values()):
+        for queue in self.controller.every_queue():
             self.command(self.delete_queue, queue)
-        queues = list(self.controller.queues.values())
+        queues = self.controller.every_queue()
         try:
             self.lead.wait(lambda: not any(queue.busy() or queue.fit for queue in queues), max(0.0, deadline - time.monotonic()))
         except RuntimeError:
@@ -628,7 +628,7 @@ class Loop:
 
     def _fail_everything(self, why: str) -> None:
         """Nothing stays open: P1."""
-        for queue in list(self.controller.queues.values()):
+        for queue in self.controller.every_queue():
             queue.closed = True
             for unit in self.dispatcher.drop_all(queue):
                 self.settle(unit, cancelled(unit, why))

@@ -404,7 +404,13 @@ class Queue:  # weakly referred to by its controller
             unit for worker in self.workers for batch in tuple(worker.batches) for unit in batch.units[batch.at :] if unit is not GHOST
         ]
         own = [batch.units[0] for batch in self.own_batches() if batch.units[0] is not GHOST]
-        return [*self.pending, *chain.from_iterable(self.ranked.values()), *tuple(self.resting), *flying, *own]  # no loop: any thread appends
+        return [
+            *self.pending,
+            *chain.from_iterable(self.ranked.values()),
+            *tuple(self.resting),
+            *flying,
+            *own,
+        ]  # no loop: any thread appends
 
     def busy(self) -> bool:
         """Return whether any unit of it is still open."""

@@ -152,7 +152,7 @@ def metrics(controller: Controller) -> Metrics:
     begun = time.perf_counter()
     if controller.loop is not None:
         note_lone(controller.loop.dispatcher.lone_times)
-    queues = list(controller.queues.values())
+    queues = controller.every_queue()
     totals = controller.tallies.by_category(queues)
     names = dict.fromkeys((*controller.categories, *totals, *controller.tallies.workers))
     categories = {name: _of_category(controller, name, queues, totals.get(name) or Totals(QueueTimes())) for name in names}

@@ -66,6 +66,6 @@ def thread_variables(loop: Loop, category: Category, now: dict[bytes, bytes], ow
     given = {name for name in THREAD_VARIABLES if name.encode() in now or name in category.env}
     if LEADING_VARIABLE in given:
         return {}
-    queues = [queue.max_workers for queue in list(loop.controller.queues.values()) if queue.category == category.name and not queue.closed]
+    queues = [queue.max_workers for queue in loop.controller.every_queue() if queue.category == category.name and not queue.closed]
     number = own_cpus or count_threads(usable_cpus(), sum(queues), category.max_active_workers)
     return {name: str(number) for name in THREAD_VARIABLES if name not in given}
