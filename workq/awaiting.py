@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from workq.errors import WorkqError
-
-if TYPE_CHECKING:
-    from workq.unit import Unit
+from workq.unit import PENDING, Ended, Unit
 
 T = TypeVar("T")
 
@@ -100,12 +98,12 @@ async def result_of(unit: Unit[T]) -> T:
     ``asyncio.wrap_future`` would do, but for a unit that raises StopIteration: no future of asyncio takes that, and before Python 3.13
     its waiter waits for ever. Raised by a coroutine it becomes a RuntimeError.
     """
-    if not unit.done():
+    if unit.value is PENDING:
         loop = running_loop()
         ended = loop.create_future()
         extra = unit.need_extra()
         with extra.lock:
-            waits = not unit.done()
+            waits = unit.value is PENDING
             if waits:
                 extra.waiters.append(Waiter(bridge_of(loop), ended))
         if waits:
@@ -114,6 +112,6 @@ async def result_of(unit: Unit[T]) -> T:
             except asyncio.CancelledError:
                 unit.cancel()
                 raise
-    if unit.cancelled():
+    if type(unit.value) is Ended and unit.cancelled():
         raise asyncio.CancelledError(str(unit.value.exception()))
     return unit.result()

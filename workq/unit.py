@@ -447,10 +447,12 @@ class Unit(Future[T]):
             logging.getLogger("workq").exception("a callback raised: %r", fn)
 
     def __await__(self) -> Generator[Any, None, T]:
-        self._waited_for_otherwise()
-        from workq.awaiting import result_of
+        if self.value is PENDING or type(self.value) is Ended:
+            self._waited_for_otherwise()
+            from workq.awaiting import result_of
 
-        return result_of(self).__await__()
+            return (yield from result_of(self).__await__())
+        return self.result()
 
     def set_running_or_notify_cancel(self) -> bool:
         """Not for a unit: its queue runs it."""

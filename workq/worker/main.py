@@ -475,15 +475,18 @@ def serve(worker: Worker) -> None:
     while True:
         with inbox_lock:
             frame = inbox_next()
-            if frame is None or frame[0] not in (DOWN_UNITS, DOWN_REPLY, DOWN_TEAR_DOWN):
+            if frame is None:
                 return
-            message = marshal_loads(frame[1])  # here: another thread that receives (a unit's, left behind) writes over the frame
-        if frame[0] == DOWN_REPLY:  # of a nested queue, after the unit that made it: one of its threads may still wait
-            worker.replied(message)
-            worker.replies.tell()
-            continue
-        if frame[0] == DOWN_TEAR_DOWN:
-            worker.fitting.tear_down(message)
+            kind, data = frame
+            if kind != DOWN_UNITS and kind != DOWN_REPLY and kind != DOWN_TEAR_DOWN:
+                return
+            message = marshal_loads(data)  # here: another thread that receives (a unit's, left behind) writes over the frame
+        if kind != DOWN_UNITS:
+            if kind == DOWN_REPLY:  # of a nested queue, after the unit that made it: one of its threads may still wait
+                worker.replied(message)
+                worker.replies.tell()
+            else:
+                worker.fitting.tear_down(message)
             continue
         first, number, batch, ids, news = message
         if first != count + 1:
