@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import logging
 import os
@@ -130,6 +131,36 @@ def test_leaving_with_waits_for_all_units_and_raises_what_nobody_has_asked_for(c
     assert units[1].result() == 2
     with pytest.raises(workq.QueueClosed):
         wq.queue(abs, 1)
+
+
+def test_an_exception_in_the_block_deletes_the_queue_at_once(busy: workq.WorkMgr, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), busy:
+        held = Held(busy, tmp_path, spin).wait_begun()
+        waiting = [busy.queue(time.sleep, 600) for _ in range(10)]
+        raise ZeroDivisionError
+    assert all(unit.cancelled() for unit in (held.unit, *waiting))
+    held.let_go()
+
+
+def test_dropping_the_last_reference_deletes_the_queue(controller: workq.Controller, tmp_path: Path) -> None:
+    wq = workq.WorkMgr(1, delete_timeout=0.1, controller=controller)
+    held = Held(wq, tmp_path, spin).wait_begun()
+    waiting = [wq.queue(time.sleep, 600) for _ in range(10)]
+    del wq
+    gc.collect()
+    for unit in (held.unit, *waiting):
+        with pytest.raises(workq.UnitCancelled, match="nobody held its WorkMgr any more|interrupted while it ran"):
+            unit.result(DEADLINE_S)
+    held.let_go()
+
+
+def test_of_items_that_take_long_map_reads_no_more_than_what_is_worked_on_and_a_little(wq: workq.WorkMgr) -> None:
+    read: list[int] = []
+    results = wq.map(time.sleep, (read.append(number) or 0.01 for number in range(10**9)))  # type: ignore[func-returns-value]
+    for _ in range(4):
+        next(results)
+    assert len(read) <= 4 + 2 * 16  # for each worker sixteen, so that none ever waits for the next
+    results.close()  # type: ignore[attr-defined]
 
 
 def test_numbers_of_a_queue_are_read_at_any_time_from_any_thread(busy: workq.WorkMgr, tmp_path: Path) -> None:
@@ -355,6 +386,28 @@ def test_a_retired_worker_is_activated_within_five_milliseconds_with_the_same_pi
 def declare(fifo: str) -> int:
     with workq.blocking():
         return hold(fifo)
+
+
+@pytest.mark.slow
+def test_a_worker_is_told_to_be_in_each_of_the_five_states(tmp_path: Path) -> None:
+    settings = workq.config.DEFAULTS._replace(linger_s=3600.0, sample_s=3600.0)
+    with workq.Controller(settings=settings) as controller:
+        wq = workq.WorkMgr(1, controller=controller)
+
+        def are(*wanted: str) -> None:
+            wait_until(lambda: sorted(row.state for row in controller.workers()) == sorted(wanted), what=str(wanted))
+
+        wq.queue(abs, 1).result(DEADLINE_S)
+        are("waiting for units")  # attached to a queue that has nothing to do
+        with Held(wq, tmp_path, declare) as first:
+            are("blocked")
+            with Held(wq, tmp_path):
+                are("active", "blocked")
+                first.let_go()
+                first.unit.result(DEADLINE_S)
+                are("active", "retired")
+        wq.close()
+        are("waiting to attach", "retired")
 
 
 @pytest.mark.slow
