@@ -149,7 +149,7 @@ def test_dropping_the_last_reference_deletes_the_queue(controller: workq.Control
     del wq
     gc.collect()
     for unit in (held.unit, *waiting):
-        with pytest.raises(workq.UnitCancelled, match="nobody held its WorkMgr any more|interrupted while it ran"):
+        with pytest.raises(workq.UnitCancelled, match=r"nobody held its WorkMgr any more|interrupted while it ran"):
             unit.result(DEADLINE_S)
     held.let_go()
 
