@@ -138,5 +138,5 @@ async def close(manager: WorkMgr) -> None:
         await close(session._inner)
     row = manager._row
     if manager._begin_close():
-        await until(row, manager._is_over, row.delete_timeout_s + 5.0, f"queue {row.name} has not ended")
+        await until(row, manager._is_over, row.end_bound_s(), f"queue {row.name} has not ended")
         manager._end_close()

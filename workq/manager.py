@@ -577,7 +577,7 @@ class WorkMgr:
         if self._begin_close():
             row = self._row
             ended = f"queue {row.name} has not ended"
-            gathering.wait_for(row, self._is_over, row.delete_timeout_s + 5.0, ended)
+            gathering.wait_for(row, self._is_over, row.end_bound_s(), ended)
             self._end_close()
 
     def _begin_close(self) -> bool:
@@ -588,9 +588,10 @@ class WorkMgr:
             return False
         row.draining = False
         waits = row.opened and not row.cleanups
+        if row.callbacks is not None:
+            row.callbacks.drop()  # first: another thread may wait, and would make those of units that this ends
         self.controller.close_queue(row)
         if row.callbacks is not None:
-            row.callbacks.drop()
             self.controller.wake_waiters()
         return waits and not self.controller.forked and not self.controller.closed
 
@@ -637,7 +638,7 @@ class WorkMgr:
         self.close()
         if runs or waits:  # where `cleanup` was called nothing has waited for them yet
             ended = f"queue {row.name} has not ended"
-            gathering.wait_for(row, lambda: all(unit.done() for unit in (*runs, *waits)), row.delete_timeout_s + 5.0, ended)
+            gathering.wait_for(row, lambda: all(unit.done() for unit in (*runs, *waits)), row.end_bound_s(), ended)
         return draining.report(runs, waits, begun, failures)
 
     def cleanup(self, fn: Callable[..., object], *args: Any) -> None:

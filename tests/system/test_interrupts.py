@@ -338,7 +338,7 @@ def test_ctrl_c_of_a_script_ends_it_with_one_traceback_and_no_worker_is_left() -
         script=SCRIPT.replace("WAIT", "wq.sync()").replace("except KeyboardInterrupt", "except LookupError").replace("CHECK", "")
     ) as term:
         pids = [int(pid) for pid in re.findall(r"\d+", term.wait_for("waiting.*\n"))]
-        assert len(pids) == 2
+        assert len(pids) >= 2  # those of units that were judged blocked have stand-ins
         term.press_ctrl_c()
         assert term.finish() == -signal.SIGINT
         assert term.text.count("Traceback") == 1, term.text

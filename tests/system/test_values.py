@@ -149,6 +149,11 @@ def test_a_function_of_a_module_that_workers_lack_fails_and_says_so(wq: workq.Wo
 def test_a_result_whose_pickling_misbehaves_fails_its_unit_and_says_so(wq: workq.WorkMgr, how: str) -> None:
     with undisturbed(wq):
         unit = wq.queue(hooks.make_at_dump, how)
+        if how == "exit":  # that is the unit's own, as if its function had done it
+            with pytest.raises(workq.RemoteError, match="SystemExit") as exited:
+                unit.result(WAIT_S)
+            assert unit.label in str(exited.value.__cause__)
+            return
         with pytest.raises(workq.ResultError, match=r"result of unit .*AtDump, cannot be pickled") as caught:
             unit.result(WAIT_S)
     assert unit.worker is not None

@@ -43,7 +43,9 @@ def there_and_back(function: Any) -> Any:
 # -- functions
 
 
-@pytest.mark.parametrize("function", [module_level, Thing, len, math.sqrt, functools.lru_cache, operator.add], ids=str)
+@pytest.mark.parametrize(
+    "function", [module_level, Thing, len, math.sqrt, functools.lru_cache, operator.add], ids=lambda function: function.__name__
+)
 def test_what_has_a_name_is_sent_as_a_name_that_may_be_kept(function: Any) -> None:
     data, stable = codec.dump_function(function)
     assert stable

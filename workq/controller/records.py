@@ -412,6 +412,10 @@ class Queue:  # weakly referred to by its controller
             *own,
         ]  # no loop: any thread appends
 
+    def end_bound_s(self) -> float:
+        """Return how long it may take at most until all its units have been ended: a bound for a machine that is very busy."""
+        return self.delete_timeout_s + 5.0 + 1e-4 * self.open_units()
+
     def busy(self) -> bool:
         """Return whether any unit of it is still open."""
         if self.pending or self.retrying or self.resting or (self.ranked and any(self.ranked.values())):

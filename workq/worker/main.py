@@ -309,7 +309,7 @@ class Worker:
     def ring_controller(self) -> None:
         """Have the controller look whether we are blocked."""
         if self.whole():
-            os.eventfd_write(self.bells[CONTROLLER], 1)
+            bells.ring(self.bells[CONTROLLER])
 
     # ------------------------------------------------------------ units
 
