@@ -304,6 +304,7 @@ def hold_up_inside() -> dict[str, Any]:
     wq.resume()
     seen["resumed"] = [unit.result(DEADLINE_S) for unit in units]
     long = wq.queue(signal.pause)
+    wq.pause()  # else the second worker may have run the others before the queue is cleared
     dropped = [wq.queue(abs, n) for n in range(5)]
     seen["cleared"] = wq.clear(0.05), [unit.cancelled() for unit in (long, *dropped)].count(True)
     seen["still"] = wq.pause(DEADLINE_S)

@@ -91,6 +91,14 @@ def quick_stage(tmp_path: Path) -> Iterator[Stage]:
     stage.close()
 
 
+@pytest.fixture
+def patient_stage(tmp_path: Path) -> Iterator[Stage]:
+    """One that leaves what it has sent with a worker which does not begin it."""
+    stage = Stage(tmp_path, Settings(silent_after_s=2 * WAIT_S))
+    yield stage
+    stage.close()
+
+
 @contextlib.contextmanager
 def others_go_on(stage: Stage) -> Iterator[None]:
     """Units of another queue of the same controller have their results meanwhile."""
@@ -182,8 +190,9 @@ def test_a_busy_worker_that_is_killed_loses_its_unit_and_says_all(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS, ids=NAMES)
-def test_a_worker_killed_while_it_reads_a_large_argument_loses_nothing(stage: Stage, number: signal.Signals) -> None:
+def test_a_worker_killed_while_it_reads_a_large_argument_loses_nothing(patient_stage: Stage, number: signal.Signals) -> None:
     """The unit had not begun: another worker runs it, once."""
+    stage = patient_stage
     starts = str(stage.folder / "starts")
     unit, pid = stopped_while_reading(stage, starts)
     kill_stopped(pid, number)
@@ -194,7 +203,10 @@ def test_a_worker_killed_while_it_reads_a_large_argument_loses_nothing(stage: St
 
 
 def stopped_while_reading(stage: Stage, starts: str) -> tuple[workq.Unit[int], int]:
-    """Queue a unit with a large argument for a stopped worker: of its frame there is as much on the way as its socket takes."""
+    """Queue a unit with a large argument for a stopped worker: of its frame there is as much on the way as its socket takes.
+
+    The stage must be patient: a worker that does not begin what it was sent has it taken back after 0.1 s, maybe before we look.
+    """
     pid = stage.pid()
     stop(pid)
     unit = stage.wq.queue(hooks.size_of, hooks.large(LARGE), starts)
@@ -407,7 +419,8 @@ def test_a_worker_stopped_while_it_writes_a_large_result_goes_on_when_continued(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["cancel", "continue"])
-def test_a_worker_stopped_while_it_reads_a_large_argument_holds_up_nobody_else(stage: Stage, how: str) -> None:
+def test_a_worker_stopped_while_it_reads_a_large_argument_holds_up_nobody_else(patient_stage: Stage, how: str) -> None:
+    stage = patient_stage
     unit, pid = stopped_while_reading(stage, str(stage.folder / "starts"))
     with others_go_on(stage):
         if how == "cancel":
