@@ -274,7 +274,10 @@ class InlineController:
         Raises:
             TimeoutError: It was not ready in time.
             WaitError: A unit waits for itself, or for the unit that waits for it.
+            ForkedError: This process is a fork of the one that made the queue.
         """
+        if self.forked:  # else its units would run in both processes
+            self.check_usable()
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._queue is not None and self._queue.detached:
             from workq.detaching import expire_all

@@ -18,7 +18,7 @@ from workq.controller.intake import PLAIN, Intake
 from workq.controller.outfit import Outfit, packed
 from workq.controller.records import Options, Queue
 from workq.core.ids import QueueId
-from workq.errors import ArgumentError, QueueClosed, TooLate, WorkErrors, WorkqError
+from workq.errors import ArgumentError, TooLate, WorkErrors, WorkqError
 from workq.transport.mainmodule import preparing
 from workq.unit import Unit
 from workq.view import View, results_of
@@ -353,7 +353,7 @@ class WorkMgr:
     def _outfit(self, what: str) -> Outfit:
         row = self._row
         if row.closed:
-            raise QueueClosed(f"queue {row.name} has been closed")
+            raise row.refusal()
         if row.has_begun():
             raise TooLate(f"{what} of queue {row.name} must be named before its first unit is queued: workers may have begun")
         row.outfit = row.outfit or Outfit()
@@ -624,8 +624,10 @@ class WorkMgr:
         check_seconds("drain_timeout", drain_timeout)
         from workq.controller import draining
 
+        gathering.refuse_in_callback(self._row, "shutdown()")
         begun, failures = time.monotonic(), []
-        self.resume()  # a paused one would end nothing
+        if self._row.paused and not self._row.closed:  # a paused one would end nothing
+            self.resume()
         draining.begin([self._row])
         try:
             gathering.sync(self._row, drain_timeout)

@@ -30,7 +30,7 @@ from workq.controller.delivery import write_output
 from workq.controller.nested import ENDED, PICKLED
 from workq.controller.records import Queue
 from workq.core.states import UnitState
-from workq.errors import CategoryError, WaitError
+from workq.errors import CategoryError, WaitError, WorkqError
 from workq.errors import QueueClosed as QueueClosedError
 from workq.transport.board import POOLS
 from workq.transport.channel import UP_REQUEST
@@ -313,7 +313,7 @@ class NestedController:
 
     def metrics(self) -> Metrics:
         """The parent alone has them."""
-        raise QueueClosedError("metrics are kept by the process that runs the workers; ask there")
+        raise WorkqError("metrics are kept by the process that runs the workers, and not in a unit: ask there")
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
         """Deliver a callback: at once, in the thread that reads."""

@@ -7,7 +7,7 @@ from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from workq.errors import QueueClosed, SessionLost
+from workq.errors import SessionLost
 
 if TYPE_CHECKING:
     from workq.manager import WorkMgr
@@ -43,7 +43,7 @@ class Session:
         outer = manager._row
         behind = getattr(manager.controller, "outer", manager.controller)  # of a queue without workers: the one that it stands before
         if outer.closed:
-            raise QueueClosed(f"queue {outer.name} has been closed; it has no sessions any more")
+            raise outer.refusal()
         self._inner: WorkMgr = Manager(
             0 if manager._inline else 1,
             category=manager.category,

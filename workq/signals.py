@@ -131,8 +131,15 @@ def shutdown_on_signal(*signals: int, drain_timeout: float = 10.0, controller: C
     check_seconds("drain_timeout", drain_timeout)
     numbers = signals or (signal.SIGTERM,)
     for number in numbers:
-        if number not in signal.valid_signals() or number in (signal.SIGKILL, signal.SIGSTOP):
+        if (
+            not isinstance(number, int)
+            or isinstance(number, bool)
+            or number not in signal.valid_signals()
+            or number in (signal.SIGKILL, signal.SIGSTOP)
+        ):
             raise ArgumentError(f"signals must be signals that can be handled, not {number!r}")
+    if controller is not None and not isinstance(controller, Controller):
+        raise ArgumentError(f"controller must be a workq.Controller or None, not {controller!r}")
     if threading.current_thread() is not threading.main_thread():
         raise WorkqError("shutdown_on_signal must be called in the main thread: Python sets signal handlers there only")
     return SignalShutdown(tuple(numbers), float(drain_timeout), lambda: list(_living) if controller is None else [controller])

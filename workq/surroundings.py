@@ -46,7 +46,7 @@ def checked_devices(devices: object) -> tuple[str, ...] | None:
     """Return the devices as texts; raise where one is none."""
     if devices is None:
         return None
-    if isinstance(devices, str) or not isinstance(devices, Sequence) or not devices:
+    if isinstance(devices, str | bytes) or not isinstance(devices, Sequence) or not devices:
         raise ArgumentError(f"devices must be a sequence of device numbers or names, as in [0, 1], not {devices!r}")
     for device in devices:
         number = isinstance(device, int) and not isinstance(device, bool) and device >= 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from typing_extensions import ParamSpec
 
 from workq.adapters.pool import AFTER_SHUTDOWN, Pool
+from workq.arguments import check_timeout
 from workq.cpus import usable_cpus
 from workq.errors import ArgumentError, ArgumentTypeError, PicklingError
 from workq.transport import codec, group
@@ -68,8 +69,10 @@ class Executor(futures.Executor):
         max_tasks_per_child: int | None = None,
     ) -> None:
         self._max_workers: int = usable_cpus() if max_workers is None else max_workers
-        method = "forkserver" if mp_context is None else mp_context.get_start_method()
+        method = _method_of(mp_context)
         _check(self._max_workers, method, initializer, max_tasks_per_child)
+        if not isinstance(initargs, Iterable):
+            raise ArgumentTypeError(f"initargs must be a tuple, not {initargs!r}")
         self._pool = Pool(self._max_workers, START_METHODS[method], initializer, tuple(initargs), max_tasks_per_child)
         weakref.finalize(self, _let_go, self._pool).atexit = False
 
@@ -113,12 +116,15 @@ class Executor(futures.Executor):
             chunksize: How many items travel together.
             buffersize: How many calls at most are submitted and not yet yielded.
         """
+        if not isinstance(chunksize, int):
+            raise ArgumentTypeError(f"chunksize must be an integer, not {chunksize!r}")
         if chunksize < 1:
             raise ArgumentError("chunksize must be >= 1.")
         if buffersize is not None and not isinstance(buffersize, int):
             raise ArgumentTypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ArgumentError("buffersize must be None or > 0")
+        check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         calls = self._calls(fn, zip(*iterables), chunksize)  # noqa: B905 - as the built-in map: the shortest decides
         units = deque(islice(calls, buffersize))
@@ -168,6 +174,16 @@ class Executor(futures.Executor):
         pool = self._pool
         state = "shut down" if pool.refusal else f"{pool.row.open_units()} calls open"
         return f"<Executor: {state}, {self._max_workers} workers at most>"
+
+
+def _method_of(mp_context: Any) -> str:
+    """Return the start method of a context of multiprocessing."""
+    if mp_context is None:
+        return "forkserver"
+    if not hasattr(mp_context, "get_start_method"):
+        raise ArgumentTypeError(f"mp_context must be a context of multiprocessing or None, not {mp_context!r}")
+    method: str = mp_context.get_start_method()
+    return method
 
 
 def _check(max_workers: object, method: str, initializer: object, max_tasks: object) -> None:

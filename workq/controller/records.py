@@ -328,8 +328,10 @@ class Queue:  # weakly referred to by its controller
 
     def refusal(self) -> Exception:
         """Return the error that says that nothing can be queued on it any more."""
-        from workq.errors import QueueClosed
+        from workq.errors import ForkedError, QueueClosed
 
+        if self.controller.forked:
+            return ForkedError(f"queue {self.name} belongs to the process that this one was forked from; make a new WorkMgr")
         return QueueClosed(f"queue {self.name} has been closed; nothing more can be queued on it")
 
     def has_begun(self) -> bool:

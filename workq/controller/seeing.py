@@ -38,7 +38,7 @@ def queue_statistics(queue: Queue) -> QueueStatistics:
     return QueueStatistics(
         queue.name,
         queue.category,
-        queue.max_workers,
+        0 if queue.controller.inline else queue.max_workers,
         len(workers),
         max(0, queue.open_units() - running),
         running,
