@@ -216,7 +216,7 @@ class Controller:
         loop = self.loop
         if loop is not None:
             loop.close(timeout)
-        for queue in list(self.queues.values()):
+        for queue in self.every_queue():
             if queue.controller is not self and not queue.gone:  # it has no workers, so that the loop does not know it
                 queue.controller.close_queue(queue)
         self.delivery.close(timeout)
