@@ -102,7 +102,7 @@ def give_back(hogs: list[int]) -> None:
 
 
 def descriptors_at_rest(pid: int) -> int:
-    """Return how many descriptors the launcher has open once it waits: it closes what it has sent, and looks for orphans, after it has told."""
+    """Return how many descriptors the launcher has open once it waits: it closes what it has sent after it has told."""
     wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_SLEEPING, what="at rest")
     return len(os.listdir(f"/proc/{pid}/fd"))
 
