@@ -85,6 +85,7 @@ class QueueStatistics:
         workers: How many are attached to it now.
         active_workers: How many of them run a unit and are not blocked.
         blocked_workers: How many of them are in a unit that waits for something.
+        judged_workers: How many of those were judged by what they do; the others have said it.
         queued: Units that have not begun.
         running: Units that run.
         done, failed, cancelled, timed_out, lost: Units that have ended so.
@@ -123,6 +124,7 @@ class QueueStatistics:
     bytes_to_workers: int = 0
     bytes_from_workers: int = 0
     leaked_locks: tuple[str, ...] = ()
+    judged_workers: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as a plain dict."""

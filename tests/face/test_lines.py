@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import workq
-from tests.support import DEADLINE_S, application, wait_readable, wait_until
+from tests.support import DEADLINE_S, application, start_application, wait_gone, wait_readable, wait_until
 from tests.system.held import Held, hold, spin
 from workq.cpus import usable_cpus
 
@@ -359,6 +359,45 @@ def phase_of(told: queue.SimpleQueue[workq.Halt], pid: int) -> str:
     return halt.phase
 
 
+@pytest.mark.slow
+def test_nothing_outlives_an_application_that_is_killed_by_a_second() -> None:
+    """Idle workers, busy ones and what they started."""
+    took = []
+    for _ in range(TRIES):
+        with start_application(KILLED) as app:
+            pids = [int(word) for word in app.line().split()]
+            assert len(set(pids)) == 3
+            begun = time.monotonic()
+            os.kill(app.pid, signal.SIGKILL)
+            for pid in pids:
+                wait_gone(pid)
+            took.append(time.monotonic() - begun)
+        if took[-1] < 1:
+            break
+    assert took[-1] < 1, took
+
+
+KILLED = """
+    import os, subprocess, time, workq
+
+    def busy(fifo):
+        with open(fifo, "w") as file:
+            print(os.getpid(), subprocess.Popen(["/bin/sleep", "600"]).pid, file=file)
+        while True:
+            pass
+
+    if __name__ == "__main__":
+        fifo = os.path.abspath(__file__) + ".fifo"
+        os.mkfifo(fifo)
+        wq = workq.WorkMgr(2)
+        unit = wq.queue(busy, fifo)
+        with open(fifo) as file:
+            said = file.read()
+        print(wq.queue(os.getpid).result(), said, flush=True)
+        time.sleep(600)
+"""
+
+
 # ---------------------------------------------------------------- workers
 
 
@@ -415,10 +454,11 @@ def test_it_is_said_whether_a_blocked_worker_was_declared_or_judged(tmp_path: Pa
     with workq.Controller() as controller, workq.WorkMgr(1, delete_timeout=0.1, controller=controller) as wq:
         with Held(wq, tmp_path, declare):
             wait_until(lambda: [row.blocked for row in wq.workers()] == ["declared"])
-            assert wq.statistics().blocked_workers == 1
+            assert (wq.statistics().blocked_workers, wq.statistics().judged_workers) == (1, 0)
         with Held(wq, tmp_path, hold) as held:
             wq.queue(abs, -1).result(DEADLINE_S)  # somebody waits: it is looked at
             assert [row.blocked for row in wq.workers() if row.unit == held.unit.label] == ["judged"]
+            assert (wq.statistics().blocked_workers, wq.statistics().judged_workers) == (1, 1)
 
 
 def test_unused_workers_end_after_thirty_seconds_unless_a_setting_says_otherwise(controller: workq.Controller) -> None:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from workq.controller.tallies import QueueTimes, Totals, note_lone
+from workq.core.events import BlockedHow
 from workq.core.states import WorkerState
 from workq.core.times import Times
 from workq.process import probe
@@ -59,7 +60,17 @@ def queue_statistics(queue: Queue) -> QueueStatistics:
         queue.bytes_down,
         queue.bytes_up,
         _leaked_locks(queue),
+        _judged(queue, workers) if blocked else 0,
     )
+
+
+def _judged(queue: Queue, workers: list[Worker]) -> int:
+    """Return how many of its workers were judged to be blocked, and have not said so."""
+    loop = queue.controller.loop
+    if loop is None:
+        return 0
+    known = loop.core.workers
+    return sum((row := known.get(worker.number)) is not None and row.blocked_how is BlockedHow.JUDGED for worker in workers)
 
 
 def _leaked_locks(queue: Queue) -> tuple[str, ...]:
