@@ -18,7 +18,7 @@ from workq.errors import QueueClosed
 from workq.unit import Unit
 
 if TYPE_CHECKING:
-    from workq.manager import WorkMgr
+    from workq.face.ending import Ending
 
 RECORDS_S = 1.0  # how long the last log records and callbacks of units are waited for at most
 
@@ -132,7 +132,7 @@ async def _next(row: Queue, timeout: float | None) -> Unit[Any] | None:
             await asyncio.sleep(0)
 
 
-async def close(manager: WorkMgr) -> None:
+async def close(manager: Ending) -> None:
     """Do what ``close`` does."""
     for session in list(manager._sessions):
         await close(session._inner)

@@ -21,7 +21,7 @@ from workq.unit import ASKED, Ended, Unit
 
 if TYPE_CHECKING:
     from workq.bar import Bar
-    from workq.manager import WorkMgr
+    from workq.face.waiting import Waiting
 
 logger = logging.getLogger("workq")
 
@@ -123,7 +123,7 @@ def wait_one(row: Queue, timeout: float | None) -> Unit[Any] | None:
         wait_for(row, lambda: bool(row.ended) or may_go_on(row), deadline.left(), f"no unit of queue {row.name} has ended")
 
 
-def next_completed(manager: WorkMgr, timeout: float | None) -> Unit[Any] | None:
+def next_completed(manager: Waiting, timeout: float | None) -> Unit[Any] | None:
     """`wait_one` at each step of `as_completed`: at once where a unit has ended, no callback is to be made, and nothing to be written."""
     row = manager._row
     if row.callbacks is None and not row.outputs and not row.half_written:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 from workq.errors import SessionLost
 
 if TYPE_CHECKING:
+    from workq.face.seeing import Seeing
     from workq.manager import WorkMgr
     from workq.statistics import QueueStatistics
     from workq.unit import Unit
@@ -36,7 +37,7 @@ class Session:
     3
     """
 
-    def __init__(self, manager: WorkMgr) -> None:
+    def __init__(self, manager: Seeing) -> None:
         from workq.controller.controller import Controller
         from workq.manager import WorkMgr as Manager
 

@@ -13,7 +13,7 @@ from workq.unit import Unit
 
 if TYPE_CHECKING:
     from workq.controller.recurring import Recurring
-    from workq.manager import WorkMgr
+    from workq.face.seeing import Seeing
     from workq.mapping import Results
     from workq.schedule import Cron
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 class View:
     """A work queue under certain options: what `WorkMgr.options` returns. It queues on the same queue."""
 
-    def __init__(self, manager: WorkMgr, intake: Intake) -> None:
+    def __init__(self, manager: Seeing, intake: Intake) -> None:
         self._manager = manager  # its queue lives as long as the view
         self._intake = intake
 
@@ -65,7 +65,7 @@ class View:
 
 
 def results_of(
-    manager: WorkMgr,
+    manager: Seeing,
     intake: Intake,
     fn: Callable[..., T],
     iterables: tuple[Iterable[Any], ...],

@@ -22,6 +22,7 @@ TITLES = {"Args": "Arguments", "Attributes": "Attributes", "Raises": "Raises", "
 MADE_BY_US = {
     "Unit",
     "Results",
+    "Session",
     "WorkerTable",
     "WorkerRow",
     "QueueStatistics",
@@ -94,7 +95,7 @@ def class_lines(name: str, kind: type) -> Iterator[str]:
     if issubclass(kind, tuple):  # its fields are told of by the comments that stand beside them
         lines = inspect.getsource(kind).splitlines()
         yield from code(inspect.cleandoc("\n".join(line for line in lines[1:] if re.match(r"    (# --|\w+: )", line))))
-    for member, value in vars(kind).items():
+    for member, value in members_of(kind):
         if member.startswith("_") or member in INTERNAL.get(name, ()) or (name == "Controller" and of_rows(value)):
             continue
         if isinstance(value, property):
@@ -102,6 +103,13 @@ def class_lines(name: str, kind: type) -> Iterator[str]:
         elif inspect.isfunction(value) or isinstance(value, staticmethod | classmethod):
             function = value if inspect.isfunction(value) else value.__func__
             yield from member_lines(f"`.{member}{signature(function, method=not isinstance(value, staticmethod))}`", value.__doc__)
+
+
+def members_of(kind: type) -> Iterator[tuple[str, Any]]:
+    """Yield what a class has; of a work queue, the parts that it is made of in their order, and then its own."""
+    parts = [base for base in kind.__mro__[1:] if base.__module__.startswith("workq.face.")]
+    for part in (*parts, kind):
+        yield from vars(part).items()
 
 
 def of_rows(value: Any) -> bool:

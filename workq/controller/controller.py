@@ -344,7 +344,7 @@ class Controller:
         queues = [queue.category for queue in self.every_queue() if not queue.closed]
         return Counter(worker.category for worker in workers), Counter(queues)
 
-    # ------------------------------------------------------------ queues (for manager.py)
+    # ------------------------------------------------------------ queues (for the rooms of WorkMgr)
 
     def every_queue(self) -> list[Queue]:
         """Return the queues that are known now. No loop runs over the table itself: any thread may open a queue meanwhile."""

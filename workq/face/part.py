@@ -1,0 +1,32 @@
+"""Part: what the methods of a work queue share."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from workq.controller.records import Options, Queue
+
+if TYPE_CHECKING:
+    from workq.carrying import Carried
+    from workq.controller.intake import Intake
+    from workq.session import Session
+
+
+class Part:
+    """What a work queue's object has; `WorkMgr` sets it, `detach` replaces the row, and nobody else changes anything."""
+
+    controller: Any  # of workers, of none, or the parent's: see manager.py, inline.py, nested.py
+    _row: Queue
+    _inline: bool
+    _intake: Intake
+    _intakes: dict[Options, Intake]  # and not the views, which refer to us
+    _carried: Carried | None
+    _sessions: weakref.WeakSet[Session]
+    _finalizer: weakref.finalize[[Queue], Any]
+
+    def _is_detached(self) -> bool:
+        return type(self._row) is not Queue
+
+
+__all__ = ["Part"]
