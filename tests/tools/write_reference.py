@@ -36,7 +36,18 @@ INTERNAL = {  # what other rooms of workq use, and nobody else should
     "Unit": {"asked", "extra", "label", "need_extra", "set_result", "set_exception", "set_running_or_notify_cancel"},
     "WorkerRow": {"cells"},
     "WorkerTable": {"HEAD"},
-    "Controller": {"check_usable", "end_queues", "drain_queues", "inline", "population", "running", "states", "wait", "wake_waiters"},
+    "Controller": {
+        "check_usable",
+        "end_queues",
+        "every_queue",
+        "drain_queues",
+        "inline",
+        "population",
+        "running",
+        "states",
+        "wait",
+        "wake_waiters",
+    },
 }
 INHERITED = (BaseException, object, tuple, int)
 
