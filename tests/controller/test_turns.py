@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -120,6 +121,40 @@ def test_a_unit_behind_a_long_one_is_taken_back_for_an_idle_worker() -> None:
         worker.end()
         assert not worker.begin()
         stage.turn()
+        assert [unit.result() for unit in (first, *units)] == [1, 0, 1, 2, 3]
+    finally:
+        stage.controller.close()
+
+
+def test_whoever_reads_is_left_alone_while_no_other_worker_could_run_what_waits_behind_a_unit() -> None:
+    stage = Stage(1, long_after_s=1e9, silent_after_s=1e9)
+    try:
+        first = stage.wq.queue(abs, -1)
+        worker = stage.ready()
+        assert worker.step()
+        stage.turn()
+        units = [stage.wq.queue(abs, -n) for n in range(4)]
+        assert worker.begin()
+        loop = stage.controller.running()
+        assert loop.dispatcher.watched
+        leads, over, interrupted = threading.Event(), threading.Event(), []
+
+        def lead() -> None:
+            with loop.lead.lock:
+                leads.set()
+                interrupted.append(not over.wait(2.0))
+
+        reader = threading.Thread(target=lead)
+        reader.start()
+        assert leads.wait(10.0)
+        loop.turn([])
+        over.set()
+        reader.join()
+        assert interrupted == [False]
+        worker.end()
+        stage.turn()
+        while worker.step():
+            stage.turn(1)
         assert [unit.result() for unit in (first, *units)] == [1, 0, 1, 2, 3]
     finally:
         stage.controller.close()

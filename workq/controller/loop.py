@@ -211,7 +211,7 @@ class Loop:
             self._tell_end(self._ends.popleft())
         commands = [self._commands.popleft() for _ in range(len(self._commands))]
         must = bool(commands or engine_events) or self.stops.due(begun) or self.unit_limits.due(begun)
-        must = must or self._recall_due is not None or bool(self.dispatcher.watched)
+        must = must or (self._recall_due is not None and self._recall_due <= begun) or self._recall_possible()
         must = must or any(expects(worker) for worker in self.dispatcher.workers)
         again = False
         if self.lead.take(must):
@@ -221,6 +221,8 @@ class Loop:
                 again = self.lead.give_up()
         else:
             self.lead.kick_lone()
+            if self.dispatcher.watched and self._recall_due is None:  # whoever leads is left alone until it may be time
+                self._recall_due = begun + min(self.settings.long_after_s, self.settings.silent_after_s)
         if self.locks.inbox or self.locks.table.locks:
             self.locks.turn()
         self._push()
@@ -344,6 +346,10 @@ class Loop:
             due = [last] if last > now else []
         self._recall_due = min(due, default=None)
         self.dispatcher.watched = bool(due)
+
+    def _recall_possible(self) -> bool:
+        """Return whether another worker could run what one holds behind a unit: then it is taken back soon."""
+        return any(facts.could_run_elsewhere(self, worker.queue, worker) for worker in self._holders())
 
     def _holders(self) -> list[Any]:
         """Return the workers that hold units which they have not begun, of queues that have no others waiting."""
