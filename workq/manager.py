@@ -138,6 +138,7 @@ class WorkMgr(Queueing, Waiting, Ending):
         self._row = row
         self._sessions = weakref.WeakSet()
         self._intakes = {}
+        self._former = weakref.WeakSet()
         self._carried = row.carried
         self._intake = intake_of(row, PLAIN, self._carried)
         row.holder = weakref.ref(self)
@@ -182,7 +183,7 @@ class WorkMgr(Queueing, Waiting, Ending):
 
         stand_in: Any = Detached(row)
         self._row = stand_in
-        for intake in (self._intake, *self._intakes.values()):
+        for intake in (self._intake, *self._intakes.values(), *self._former):
             intake.detach(stand_in)
         row.holder = None
         self._finalizer.detach()

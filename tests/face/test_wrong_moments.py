@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 import workq
+from workq import context
 from workq.adapters.executor import Executor
+from workq.controller.dispatch import MOST_KNOWN
+from workq.face.queueing import MOST_OPTIONS
+
+MANY = 2 * MOST_KNOWN + 10
 
 BEGINNINGS: dict[str, Callable[[workq.WorkMgr], object]] = {
     "queue": lambda wq: wq.queue(abs, -1),
@@ -144,3 +149,34 @@ def test_a_shutdown_on_what_is_no_signal_is_refused(number: Any) -> None:
 def test_devices_are_no_bytes() -> None:
     with pytest.raises(workq.ArgumentError, match=r"^devices "):
         workq.Category("cards", devices=b"01")  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- many names
+
+
+@pytest.mark.slow
+def test_units_that_each_have_a_name_of_their_own_leave_nothing_behind_in_application_and_worker(controller: workq.Controller) -> None:
+    with workq.WorkMgr(1, controller=controller) as wq:
+        units = [wq.options(name=f"unit {number}").queue(abs, -number) for number in range(MANY)]
+        assert [unit.result() for unit in units] == list(range(MANY))
+        assert (units[0].name, units[-1].name) == ("unit 0", f"unit {MANY - 1}")
+        assert [wq.options(name=f"unit {number}").queue(abs, -number).result() for number in (0, MANY - 1)] == [0, MANY - 1]
+        del units
+        wq.sync()
+        calls = {id(call) for worker in wq._row.workers for call in worker.known}
+        assert len(calls) <= MOST_KNOWN + 100
+        assert wq.queue(count_functions).result() <= MOST_KNOWN + 200
+
+
+def test_a_view_that_its_queue_no_longer_remembers_is_detached_with_it(controller: workq.Controller) -> None:
+    wq = workq.WorkMgr(1, controller=controller)
+    views = [wq.options(name=f"unit {number}") for number in range(MOST_OPTIONS + 3)]
+    with workq.WorkMgr.attach(wq.detach()):
+        for view in (views[0], *views[-4:]):
+            with pytest.raises(workq.QueueDetached):
+                view.queue(abs, -1)
+
+
+def count_functions() -> int:
+    side: Any = context.side()
+    return len(side.functions)

@@ -242,6 +242,8 @@ class Dispatcher:
         news: dict[str, Any] | None = None
         if not calls <= worker.known:
             unknown = calls - worker.known
+            if len(worker.known) >= MOST_KNOWN:
+                self._forget_idle(worker)
             news = {"functions": list(map(_introduction, unknown))}
             if limited := [call.number for call in unknown if call.limited]:
                 news["measured"] = limited
@@ -262,6 +264,14 @@ class Dispatcher:
         batch.queue.bytes_each = len(payload) / len(units) + 1
         batch.queue.bytes_down += len(payload)
         return down_frame(DOWN_UNITS, payload)
+
+    @staticmethod
+    def _forget_idle(worker: Worker) -> None:
+        """A worker knows too many functions: it forgets all but those of the units that it has."""
+        held = {unit.call for batch in tuple(worker.batches) for unit in tuple(batch.units) if unit is not GHOST}
+        idle = worker.known - held
+        worker.known -= idle
+        worker.to_forget += [call.number for call in idle]
 
     @staticmethod
     def _freed(worker: Worker) -> list[int]:
@@ -687,6 +697,7 @@ class Dispatcher:
         return [unit for unit in taken if unit.value is PENDING]
 
 
+MOST_KNOWN = 4096  # functions, each under its options, that a worker keeps
 GHOST_VALUE = object()
 _ONCE = ((),)
 _call_of = attrgetter("call")

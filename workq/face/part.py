@@ -21,6 +21,7 @@ class Part:
     _inline: bool
     _intake: Intake
     _intakes: dict[Options, Intake]  # and not the views, which refer to us
+    _former: weakref.WeakSet[Intake]  # those that only views still hold
     _carried: Carried | None
     _sessions: weakref.WeakSet[Session]
     _finalizer: weakref.finalize[[Queue], Any]

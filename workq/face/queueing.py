@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+MOST_OPTIONS = 1000  # sets of options that one queue remembers
+
 
 class Queueing(Seeing):
     """What queues units on a work queue."""
@@ -122,6 +124,8 @@ class Queueing(Seeing):
         )
         intake = self._intakes.get(options)
         if intake is None:
+            if len(self._intakes) >= MOST_OPTIONS:
+                self._former.add(self._intakes.popitem()[1])
             intake = self._intakes[options] = intake_of(self._row, options, self._carried)
         return View(self, intake)
 
