@@ -654,6 +654,17 @@ class Dispatcher:
                 return None if unit is GHOST else (unit, self.begun_ns(worker, batch, at) / 1e9)
         return None
 
+    def begun(self) -> set[Unit[Any]]:
+        """Return the units that workers have begun: all at once, as to look for one after the other takes long where many wait."""
+        found: set[Any] = set()
+        for worker in self.workers:
+            started = worker.words[STARTED]
+            for batch in tuple(worker.batches):
+                found.update(batch.units[batch.at : max(0, started + 1 - batch.first)])
+            found.update(batch.units[0] for batch in worker.own if batch.begun_ns)
+        found.discard(GHOST)
+        return found
+
     def innermost(self, worker: Worker) -> tuple[Unit[Any], float] | None:
         """The same, but where the unit waits for one of its own that its worker runs meanwhile, that one."""
         for batch in reversed(worker.own):

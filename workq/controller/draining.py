@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from workq.core.states import UnitState
 from workq.unit import PENDING, Unit
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ logger = logging.getLogger("workq")
 
 END_S = 5.0  # for what follows the interrupts, beside the queues' delete_timeout
 MOST_NAMED = 10  # units in the log
-RUNS = (UnitState.RUNNING, UnitState.STOPPING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +69,10 @@ def open_units(queues: Iterable[Queue]) -> tuple[list[Unit[Any]], list[Unit[Any]
         if loop is None:
             continue
         with loop.dispatcher.lock:
+            begun = loop.dispatcher.begun()
             for unit in queue.open_list():
                 if unit.value is PENDING:
-                    (runs if unit.state in RUNS else waits).append(unit)
+                    (runs if unit in begun else waits).append(unit)
     return runs, waits
 
 
