@@ -193,6 +193,33 @@ def test_queues_may_be_opened_while_others_look_at_all_of_them(controller: workq
     thread.join()
 
 
+class Holding(logging.Handler):
+    """Holds the thread up that logs an error, which is the controller's, until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.holds, self.let_go = threading.Event(), threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.holds.set()
+        self.let_go.wait(DEADLINE_S)
+
+
+def test_a_queue_is_not_quiet_while_the_unit_of_a_worker_that_has_died_has_not_ended(controller: workq.Controller) -> None:
+    logging.getLogger("workq").addHandler(handler := Holding())
+    try:
+        with workq.WorkMgr(1, controller=controller) as wq:
+            unit = wq.queue(signal.raise_signal, signal.SIGKILL)
+            assert handler.holds.wait(DEADLINE_S)
+            assert (unit.done(), wq.wait(0)) == (False, False)
+            handler.let_go.set()
+            with pytest.raises(workq.WorkErrors):
+                wq.sync(DEADLINE_S)
+    finally:
+        handler.let_go.set()
+        logging.getLogger("workq").removeHandler(handler)
+
+
 def test_a_queue_lives_as_long_as_its_views_and_iterators(controller: workq.Controller) -> None:
     assert list(workq.WorkMgr(1, controller=controller).map(abs, [-1, -2])) == [1, 2]
     view = workq.WorkMgr(1, controller=controller).options(priority=1)

@@ -571,6 +571,12 @@ class Dispatcher:
         A unit between the two looks is in doubt: it stays, and the worker says whether it ran or was skipped.
         """
         self.mend(worker)
+        if worker.queue is None:
+            return 0
+        with worker.queue.in_hand():
+            return self._recall(worker)
+
+    def _recall(self, worker: Worker) -> int:
         words = worker.words
         words[LIMIT] = max(words[STARTED], words[FINISHED])
         worker.limited = True

@@ -68,9 +68,10 @@ class Fittings:
         loop, queue = self._loop, self._loop.controller.queues.get(number)
         if queue is None:
             return
-        for unit in loop.dispatcher.drop_all(queue):
-            queue.failed += 1
-            loop.settle(unit, Ended(UnitState.FAILED, payload=queue.set_up_error))
+        with queue.in_hand():
+            for unit in loop.dispatcher.drop_all(queue):
+                queue.failed += 1
+                loop.settle(unit, Ended(UnitState.FAILED, payload=queue.set_up_error))
         loop.told(queue, 0)
         loop.tell(WorkTaken(number))
         loop.lead.wake_ready()

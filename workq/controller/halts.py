@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -73,9 +74,10 @@ class Halts:
         for queue in loop.controller.every_queue():
             if queue.category != category:
                 continue
-            for unit in loop.dispatcher.drop_all(queue):
-                stopping.count_end(unit, UnitState.FAILED)
-                loop.settle(unit, Ended(UnitState.FAILED, queue.launch_error(message)))
+            with queue.in_hand():
+                for unit in loop.dispatcher.drop_all(queue):
+                    stopping.count_end(unit, UnitState.FAILED)
+                    loop.settle(unit, Ended(UnitState.FAILED, queue.launch_error(message)))
             loop.told(queue, 0)
             loop.tell(WorkTaken(queue.number))
         loop.lead.wake_ready()
@@ -88,6 +90,17 @@ class Halts:
         worker = loop.by_number.get(number)
         if worker is None:
             return
+        with contextlib.ExitStack() as hands:
+            for queue in {worker.queue, *(batch.queue for batch in (*worker.batches, *worker.own))}:
+                if queue is not None:
+                    hands.enter_context(queue.in_hand())  # until its units have ended, or lie in the backlog again
+            self._bury(worker, code, peak_rss_bytes)
+        loop.tell(WorkerExited(WorkerId(number)))
+        loop.lead.wake_ready()
+
+    def _bury(self, worker: Worker, code: int | None, peak_rss_bytes: int) -> None:
+        """Take over what a dead worker had."""
+        loop = self._loop
         while loop.dispatcher.read(worker):
             pass
         running = loop.dispatcher.running(worker)
@@ -120,8 +133,6 @@ class Halts:
             self._blame(unit, worker, halt, begun.get(unit))
         loop.locks.worker_gone(worker, code, lost)
         loop.nested.worker_gone(worker)
-        loop.tell(WorkerExited(WorkerId(number)))
-        loop.lead.wake_ready()
 
     def _forget(self, worker: Worker) -> None:
         loop = self._loop

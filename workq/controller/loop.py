@@ -527,19 +527,20 @@ class Loop:
 
     def drop_waiting(self, queue: Queue, why: str, last: int = NEVER, spared: int = 0) -> None:
         """Cancel the units of a queue that have not begun, of the numbers above ``spared``, up to ``last``. With the lead."""
-        with self.dispatcher.lock:
-            for worker in queue.workers:
-                if not worker.limited:
-                    self.dispatcher.recall(worker)
-            dropped = self.dispatcher.drop_all(queue)
-            for unit in reversed(dropped):  # before those that were queued meanwhile
+        with queue.in_hand():
+            with self.dispatcher.lock:
+                for worker in queue.workers:
+                    if not worker.limited:
+                        self.dispatcher.recall(worker)
+                dropped = self.dispatcher.drop_all(queue)
+                for unit in reversed(dropped):  # before those that were queued meanwhile
+                    if not spared < unit.id <= last:
+                        queue.backlog(unit.call.options.priority).appendleft(unit)
+            for unit in dropped:
                 if not spared < unit.id <= last:
-                    queue.backlog(unit.call.options.priority).appendleft(unit)
-        for unit in dropped:
-            if not spared < unit.id <= last:
-                continue
-            queue.cancelled += 1
-            self.settle(unit, cancelled(unit, why))
+                    continue
+                queue.cancelled += 1
+                self.settle(unit, cancelled(unit, why))
         self.attention.add(queue)
 
     def drop_unbegun(self, unit: Unit[Any]) -> None:
@@ -636,8 +637,9 @@ class Loop:
         """Nothing stays open: P1."""
         for queue in self.controller.every_queue():
             queue.closed = True
-            for unit in self.dispatcher.drop_all(queue):
-                self.settle(unit, cancelled(unit, why))
+            with queue.in_hand():
+                for unit in self.dispatcher.drop_all(queue):
+                    self.settle(unit, cancelled(unit, why))
             for worker in queue.workers:
                 for batch in (*worker.batches, *([worker.forming] if worker.forming else [])):
                     for unit in batch.units[batch.at :]:

@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from workq.transport.segments import Reading, Segment
 from workq.unit import PENDING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from workq.bar import Bar
     from workq.callbacks import Callbacks
@@ -309,7 +310,7 @@ class Queue:  # weakly referred to by its controller
         self.closed = False
         self.owner: Worker | None = None  # of a nested queue: the worker whose unit made it
         self.depth_of_nest = 0  # 1 for a queue that a unit of the application's queue made, 2 for one made by a unit of that, …
-        self.retrying = 0
+        self.retrying = 0  # open units, or hands full of them, that lie nowhere else (`in_hand`)
         self.resting: dict[Unit[Any], float] = {}  # units that wait for the time of their next attempt, and that time
         self.recurring: set[Recurring] = set()  # those that are active
         self.draining = False  # closed, but what it has is still run: retries included
@@ -423,6 +424,15 @@ class Queue:  # weakly referred to by its controller
         if self.pending or self.retrying or self.resting or (self.ranked and any(self.ranked.values())):
             return True
         return any(worker.forming or (worker.batches and worker.holds_open_units()) for worker in self.workers)
+
+    @contextmanager
+    def in_hand(self) -> Iterator[None]:
+        """Units of it leave their places, and have ended or lie elsewhere at the end: it is not quiet meanwhile. Controller's thread."""
+        self.retrying += 1
+        try:
+            yield
+        finally:
+            self.retrying -= 1
 
     def emit(self) -> None:
         """Write what units that have ended have printed, in their order of completion, to this process's streams."""

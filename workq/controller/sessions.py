@@ -36,8 +36,9 @@ class Sessions:
         with self._loop.dispatcher.lock:
             for worker in queue.workers:
                 self._loop.dispatcher.recall(worker)
-        for unit in self._loop.dispatcher.drop_all(queue):
-            self.fail(unit)
+        with queue.in_hand():
+            for unit in self._loop.dispatcher.drop_all(queue):
+                self.fail(unit)
         if halt is not None:
             self._loop.delete_queue(queue)
         else:  # the unit that met the set-up is about to end with its own error: it must not be cancelled meanwhile
