@@ -136,7 +136,7 @@ class WorkMgr(Queueing, Waiting, Ending):
     def _take(self, row: Queue) -> None:
         """Be the one that has a queue: a new one, or one that was detached."""
         self._row = row
-        self._sessions = weakref.WeakSet()
+        self._sessions = row.sessions = row.sessions or weakref.WeakSet()
         self._intakes = {}
         self._former = weakref.WeakSet()
         self._carried = row.carried
@@ -183,6 +183,7 @@ class WorkMgr(Queueing, Waiting, Ending):
 
         stand_in: Any = Detached(row)
         self._row = stand_in
+        self._sessions = weakref.WeakSet()
         for intake in (self._intake, *self._intakes.values(), *self._former):
             intake.detach(stand_in)
         row.holder = None

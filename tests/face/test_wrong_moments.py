@@ -108,6 +108,16 @@ def test_a_callback_that_shuts_its_queue_down_is_refused_and_nothing_has_begun(w
     assert wq.queue(abs, -2).result() == 2
 
 
+def test_sessions_go_with_the_queue_to_whoever_attaches_it(wq: workq.WorkMgr) -> None:
+    session = wq.session()
+    token = wq.detach()
+    wq.close()
+    assert session.run(abs, -1) == 1, "who has given the queue away closes nothing of it"
+    workq.WorkMgr.attach(token).close()
+    with pytest.raises(workq.QueueClosed):
+        session.run(abs, -1)
+
+
 # ---------------------------------------------------------------- arguments
 
 

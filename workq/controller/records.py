@@ -300,6 +300,7 @@ class Queue:  # weakly referred to by its controller
         self.cleared = 0  # units up to this number come no more again: the queue was cleared
         self.new_failures: deque[Unit[Any]] | None = None  # the last ones, once somebody has asked for that (sync's stop_on_error)
         self.session = False  # it has one worker of its own
+        self.sessions: Any = None  # of its WorkMgr, weakly: they go with it to whoever attaches it
         self.lost_by: tuple[str, Halt | None] | None = None  # of a session: how its worker has ended
         self.outfit: Outfit | None = None  # what is to be done in each of its workers, first and last
         self.fit: set[Worker] = set()  # its workers that have something to do last; belongs to the lead
