@@ -123,6 +123,25 @@ def test_nested_units_never_wait_for_a_worker_that_waits_for_them() -> None:
     assert list(told.states().values()) == [S.BLOCKED] * 6 + [S.ACTIVE]
 
 
+def test_no_more_workers_are_judged_blocked_than_the_queue_may_have() -> None:
+    told = Told(most=8)
+    told.opened(1, 2)
+    told.more(1, 2)
+    told.waits(1, 5)
+    for worker in (1, 2):
+        told.blocked(worker, BlockedHow.JUDGED)
+    for worker in (3, 4):
+        told.ready(worker)
+        told.blocked(worker, BlockedHow.JUDGED)
+    assert list(told.states().values()) == [S.BLOCKED, S.BLOCKED, S.ACTIVE, S.ACTIVE], "the stand-ins have none themselves"
+    told.unblocked(1)
+    assert list(told.states().values())[:4] == [S.ACTIVE, S.BLOCKED, S.BLOCKED, S.ACTIVE], "one goes on, so another is believed"
+    told.exited(2)
+    assert list(told.states().values())[:3] == [S.ACTIVE, S.BLOCKED, S.BLOCKED]
+    told.blocked(1)
+    assert told.states()[1] is S.BLOCKED, "its own word is always taken"
+
+
 def test_it_is_known_how_a_worker_is_blocked() -> None:
     told = Told()
     told.busy(1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -138,6 +139,15 @@ def test_a_unit_that_waits_is_judged_blocked_and_another_worker_stands_in(
         assert other.result() != row.pid
         held.unit.cancel()
     wq.close()
+
+
+@judging
+def test_units_that_only_sleep_have_as_many_stand_ins_as_the_queue_has_workers_and_no_more(controller: workq.Controller) -> None:
+    with workq.WorkMgr(2, controller=controller) as wq:
+        for _ in range(24):
+            wq.queue(time.sleep, 0.05)
+        wq.sync(DEADLINE_S)
+    assert controller.metrics().workers_started <= 4
 
 
 @judging

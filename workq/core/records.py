@@ -27,6 +27,7 @@ class WorkerRow:
         since: When its state changed last.
         queue: The queue that it is attached to, or None.
         last_queue: The queue that it was attached to most recently, open or not.
+        doubted: It was judged to be blocked, and is not believed: as many others of its queue are as it may have workers.
         limit: What it was told last: None (as many units as there are), a quantum, or 0 (end what you have begun).
         was_ready: It has started well; what happens to it afterwards is not a failed start.
         wave: Which wave of starts it belongs to, see ``RestartBudget``.
@@ -45,6 +46,7 @@ class WorkerRow:
     queue: QueueId | None = None
     last_queue: QueueId | None = None
     blocked_how: BlockedHow | None = None
+    doubted: bool = False
     limit: int | None = None
     was_ready: bool = False
     holds_slot: bool = False
@@ -108,6 +110,11 @@ class QueueRow:
     def blocked(self) -> int:
         """The workers that are blocked in a unit of it; they count for no limit."""
         return len(self.crew[WorkerState.BLOCKED])
+
+    @property
+    def judged(self) -> int:
+        """Of those, the ones that were only judged to be."""
+        return sum(row.blocked_how is BlockedHow.JUDGED for row in self.crew[WorkerState.BLOCKED].values())
 
     @property
     def waits(self) -> bool:

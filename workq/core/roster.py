@@ -117,6 +117,7 @@ class Roster:
             del queue.crew[row.state][row.id]
             if row.state is W.ACTIVE:
                 queue.unserved = min(queue.units, queue.unserved + 1)
+        row.doubted = False
         if row.state is W.BLOCKED:
             row.blocked_how = None
         if state is W.GONE and row.holds_slot:

@@ -271,29 +271,50 @@ class Scheduler(Settling):
         return []
 
     def _note_blocked(self, worker: WorkerId, how: BlockedHow, now: float) -> None:
-        """Ignored where the worker has ended its unit, or itself, since somebody looked at it."""
+        """Ignored where the worker has ended its unit, or itself, since somebody looked at it.
+
+        What was only judged is believed of no more workers than the queue may have: units that all sleep would else have stand-ins
+        without end. The others count as active, and are believed when one of those goes on.
+        """
         row = self.workers.get(worker)
         if row is None or row.state not in ATTACHED:
             return
         if row.state in (W.WAITING_FOR_UNITS, W.HELD):
             self._shift(row, "take", now)  # the news that it took a unit is still on its way
         if row.state is W.ACTIVE:
-            self._shift(row, "block", now)
-            row.blocked_how = how
+            queue = self._queue_of(row)
+            row.doubted = how is BlockedHow.JUDGED and queue.judged >= queue.max_workers
+            if not row.doubted:
+                self._shift(row, "block", now)
+                row.blocked_how = how
         elif how is BlockedHow.DECLARED:
             row.blocked_how = how  # surer than what was judged
 
     def _note_unblocked(self, worker: WorkerId, now: float) -> None:
         row = self.workers.get(worker)
-        if row is not None and row.state is W.BLOCKED:
+        if row is None:
+            return
+        row.doubted = False
+        if row.state is W.BLOCKED:
+            queue = self._queue_of(row)
             self._shift(row, "unblock", now)
-            self._rouse(self._queue_of(row))
+            self._rouse(queue)
+            self._believe(queue, now)
+
+    def _believe(self, queue: QueueRow, now: float) -> None:
+        """One that was judged to be blocked is not any more: there is room for another."""
+        for row in list(queue.crew[W.ACTIVE].values()):
+            if row.doubted:
+                self._note_blocked(row.id, BlockedHow.JUDGED, now)
 
     def _note_exited(self, worker: WorkerId, now: float) -> list[Action]:
         row = self.workers[worker]  # a worker exits once
         category = self.categories[row.category]
+        queue = self.queues[row.queue] if row.queue is not None else None
         self._shift(row, "exit", now)
         del self.workers[worker]
+        if queue is not None:
+            self._believe(queue, now)
         if not row.was_ready and (predecessor := self._predecessor_of(row)) is not None:
             predecessor.successor = None
         for unit in [stop.unit for stop in self.stops.values() if stop.worker == worker]:

@@ -338,7 +338,7 @@ class MemoryEngine:
             row = self.scheduler.workers[worker.id]
             if row.state is not W.STOPPING:
                 assert bool(worker.hand) == (row.state in (W.ACTIVE, W.BLOCKED)), (row, worker)
-                assert worker.blocked == (row.state is W.BLOCKED), (row, worker)
+                assert worker.blocked == (row.state is W.BLOCKED or row.doubted), (row, worker)
                 assert not row.outgoing or row.state not in IDLE, "it has been asked to leave"
             for unit in worker.hand:
                 assert unit.state is not U.SENT or not unit.queue.paused, f"unit {unit.id} of a paused queue is in a worker's hands"
