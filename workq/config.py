@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple
 
 
 class Settings(NamedTuple):
     """The settings of a controller. All have defaults that fit most applications.
 
     Each time is in seconds, each size in bytes.
+
+    Raises:
+        ArgumentError: A value is not allowed; the message names it.
     """
 
     # -- workers
@@ -60,3 +64,29 @@ class Settings(NamedTuple):
 
 
 DEFAULTS = Settings()
+
+MAY_BE_0 = {
+    *("idle_timeout_s", "linger_s", "start_backoff_s", "slow_after_s", "grace_s", "close_timeout_s", "exit_drain_s"),
+    *("recall_after_s", "long_after_s", "output_bytes", "stderr_lines", "halts_kept"),
+}
+_unchecked: Any = Settings.__new__
+
+
+@wraps(_unchecked)
+def _checked(kind: type[Settings], *args: Any, **kwargs: Any) -> Settings:
+    """Make settings, and raise where a value is not allowed. A named tuple has no room for a constructor of its own."""
+    made: Settings = _unchecked(kind, *args, **kwargs)
+    from workq.arguments import check_amount, check_seconds, check_whole  # not needed for the defaults, which workers load too
+
+    for name, value, default in zip(made._fields, made, DEFAULTS, strict=True):
+        if isinstance(default, int):
+            check_whole(name, value, least=int(name not in MAY_BE_0))
+        elif name.endswith("_s"):
+            check_seconds(name, value, above=name not in MAY_BE_0)
+        else:
+            check_amount(name, value, "times")
+    return made
+
+
+Settings.__new__ = _checked  # type: ignore[method-assign,assignment]
+Settings._make = classmethod(lambda kind, values: kind(*values))  # type: ignore[method-assign,assignment]  # by which `_replace` makes it

@@ -8,13 +8,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from workq.errors import SessionLost
+from workq.view import View
 
 if TYPE_CHECKING:
     from workq.face.seeing import Seeing
     from workq.manager import WorkMgr
     from workq.statistics import QueueStatistics
     from workq.unit import Unit
-    from workq.view import View
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,13 +74,18 @@ class Session:
         self._check()
         return self._inner.queue(fn, *args, **kwargs)
 
-    def options(self, **options: Any) -> View:
-        """Return a view of this session with options such as ``timeout`` or ``memory_mb``, see ``WorkMgr.options``.
+    def options(self, **options: Any) -> SessionView:
+        """Return a view of this session with options such as ``timeout`` or ``memory_mb``, see ``WorkMgr.options``; it has ``run`` too.
 
         A call that does not end when it is interrupted takes the worker, and so the session, with it.
+
+        >>> with wq.session() as session:
+        ...     session.options(timeout=5).run(len, "four")
+        4
         """
         self._check()
-        return self._inner.options(**options)
+        view = self._inner.options(**options)
+        return SessionView(view._manager, view._intake)
 
     def sync(self, timeout: float | None = None) -> QueueStatistics:
         """Wait for all calls of this session. See ``WorkMgr.sync``."""
@@ -101,8 +106,7 @@ class Session:
         return self._inner._row.lost_by is not None
 
     def _check(self) -> None:
-        if (lost_by := self._inner._row.lost_by) is not None:
-            raise SessionLost(*lost_by)
+        check_not_lost(self._inner)
 
     def __enter__(self) -> Self:
         return self
@@ -119,4 +123,23 @@ class Session:
         return f"<Session {self.name} {state}>"
 
 
-__all__ = ["Session"]
+class SessionView(View):
+    """A session under certain options: what `Session.options` returns. It queues on the same session."""
+
+    def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call ``fn`` in the session's worker, after all calls before, and return its result. See ``Session.run``."""
+        return self.queue(fn, *args, **kwargs).result()
+
+    def queue(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Unit[T]:
+        """Queue a call and return its unit at once. See ``Session.queue``."""
+        check_not_lost(self._manager)
+        return super().queue(fn, *args, **kwargs)
+
+
+def check_not_lost(manager: Seeing) -> None:
+    """Raise where the worker of a session has ended."""
+    if (lost_by := manager._row.lost_by) is not None:
+        raise SessionLost(*lost_by)
+
+
+__all__ = ["Session", "SessionView"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from workq.arguments import check_callable, check_progress, check_timeout, check_whole, checked_iterables, length_of
@@ -12,6 +12,7 @@ from workq.transport.codec import name_of
 from workq.unit import Unit
 
 if TYPE_CHECKING:
+    from workq.controller.records import Options
     from workq.controller.recurring import Recurring
     from workq.face.seeing import Seeing
     from workq.mapping import Results
@@ -62,6 +63,25 @@ class View:
         from workq.controller import recurring
 
         return recurring.by_calendar(self._manager._row, self._intake.options, expression, fn, args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of queue {self._manager.name}: {', '.join(_named(self._intake.options)) or 'no options'}>"
+
+
+def _named(options: Options) -> Iterator[str]:
+    """Yield what differs from the defaults, as it was given."""
+    given = {
+        "timeout": options.timeout,
+        "retries": options.retry and options.retry.limit,
+        "priority": options.priority or None,
+        "name": options.name,
+        "queue_timeout": options.queue_timeout,
+        "memory_mb": options.memory_bytes and options.memory_bytes / (1 << 20),
+        "cpu_s": options.cpu_s,
+    }
+    for name, value in given.items():
+        if value is not None:
+            yield f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}"
 
 
 def results_of(

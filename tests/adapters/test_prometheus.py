@@ -109,3 +109,27 @@ def test_the_default_controller_and_its_successor_are_followed() -> None:
 def test_what_is_no_controller_is_refused_at_the_call() -> None:
     with pytest.raises(workq.ArgumentError, match="controller"):
         prometheus.register(CollectorRegistry(), controller="Default")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("registry", [3, "default", 0])
+def test_what_is_no_registry_is_refused_at_the_call(registry: object) -> None:
+    with pytest.raises(workq.ArgumentError, match="registry must be"):
+        prometheus.register(registry)
+
+
+def test_registering_twice_does_not_double_the_series(controller: workq.Controller) -> None:
+    registry = CollectorRegistry()
+    collector = prometheus.register(registry, controller)
+    assert prometheus.register(registry, controller) is collector
+    assert sum(family.name == "workq_workers" for family in registry.collect()) == 1
+    with pytest.raises(workq.ArgumentError, match="another controller"):
+        prometheus.register(registry)
+    registry.unregister(collector)
+    assert prometheus.register(registry).controller is None, "after the first is gone"
+
+
+def test_a_scrape_may_ask_for_single_metrics(controller: workq.Controller) -> None:
+    registry = CollectorRegistry()
+    prometheus.register(registry, controller)
+    families = list(registry.restricted_registry(["workq_collect_seconds"]).collect())  # type: ignore[no-untyped-call,unused-ignore]
+    assert [family.name for family in families] == ["workq_collect_seconds"]

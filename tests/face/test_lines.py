@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import inspect
 import logging
 import os
+import pickle
 import queue
 import signal
 import threading
@@ -468,6 +470,27 @@ def test_unused_workers_end_after_thirty_seconds_unless_a_setting_says_otherwise
         assert other.settings.idle_timeout_s == 5
     help_text = workq.Controller.__doc__ or ""
     assert "Settings" in help_text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("idle_timeout_s", -3), ("idle_timeout_s", "3"), ("heartbeat_s", -1), ("heartbeat_s", 0), ("start_tries", 0), ("sample_s", 0)],
+        *[("batch_units", 1.5), ("grace_s", float("nan")), ("slow_factor", -1), ("output_bytes", None), ("poisoned_after", True)],
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_at_the_call_by_its_name(name: str, value: object) -> None:
+    with pytest.raises(workq.ArgumentError, match=f"^{name} must be"):
+        workq.Settings(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(workq.ArgumentError, match=f"^{name} must be"):
+        workq.config.DEFAULTS._replace(**{name: value})  # type: ignore[arg-type]
+
+
+def test_settings_can_be_copied_and_pickled() -> None:
+    made = workq.Settings(5, heartbeat_s=2)
+    assert (made.idle_timeout_s, made.heartbeat_s) == (5, 2)
+    assert pickle.loads(pickle.dumps(made)) == copy.deepcopy(made) == made
+    assert made._replace(linger_s=0).linger_s == 0
 
 
 def test_workers_run_as_the_user_that_runs_the_application(controller: workq.Controller) -> None:

@@ -220,6 +220,17 @@ def test_a_session_takes_options_and_writes_what_its_calls_print(wq: WorkMgr, ca
     assert capsys.readouterr().out == "hello\n"
 
 
+def test_a_session_runs_calls_under_options(wq: WorkMgr) -> None:
+    with wq.session() as session:
+        view = session.options(timeout=5, priority=2)
+        assert view.run(len, "four") == 4
+        assert repr(view) == f"<SessionView of queue {session.name}: timeout=5, priority=2>"
+        with pytest.raises(SessionLost):
+            view.run(os._exit, 3)
+        with pytest.raises(SessionLost):
+            view.run(len, "four")
+
+
 def test_without_workers_a_session_is_the_caller() -> None:
     with WorkMgr(0) as wq, wq.session() as session:
         session.run(crew.keep, "inline", 4)

@@ -5,7 +5,8 @@ Needs the package prometheus-client (``pip install workq-manager[prometheus]``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from workq.controller.controller import Controller
@@ -46,16 +47,23 @@ class Collector:
             raise ArgumentError(f"controller must be a workq.Controller or None, not {controller!r}")
         self._controller = controller
 
-    def describe(self) -> Iterable[Any]:
-        """Name nothing beforehand: a registry need not collect when this is registered."""
-        return ()
+    @property
+    def controller(self) -> Controller | None:
+        """Whose metrics; None: the default controller's."""
+        return self._controller
+
+    def describe(self) -> Iterator[Any]:
+        """Yield the metrics without values: by their names a registry refuses a second collector of them."""
+        return self._families([], 0.0, 0.0)
 
     def collect(self) -> Iterator[Any]:
         """Yield the metrics as they are now."""
+        found = (self._controller or Controller.default()).metrics()
+        return self._families(list(found.categories.items()), found.controller_s, found.collecting_s)
+
+    def _families(self, categories: list[tuple[str, Metrics]], controller_s: float, collecting_s: float) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        found = (self._controller or Controller.default()).metrics()
-        categories = list(found.categories.items())
         finished = CounterMetricFamily("workq_units_finished", "Units that have ended, by how", labels=("category", "outcome"))
         workers = GaugeMetricFamily("workq_workers", "Worker processes, by state", labels=("category", "state"))
         halts = CounterMetricFamily("workq_worker_halts", "Workers that ended by themselves, by reason", labels=("category", "reason"))
@@ -76,12 +84,15 @@ class Collector:
             yield _family(CounterMetricFamily, metric, what, attribute, categories)
         yield _histogram("workq_unit_run_seconds", "How long units ran", [(name, one.run_time) for name, one in categories])
         yield _histogram("workq_unit_wait_seconds", "How long they had waited", [(name, one.wait_time) for name, one in categories])
-        yield CounterMetricFamily("workq_controller_seconds", "How long the controller has worked", value=found.controller_s)
-        yield GaugeMetricFamily("workq_collect_seconds", "How long it took to collect all this", value=found.collecting_s)
+        yield CounterMetricFamily("workq_controller_seconds", "How long the controller has worked", value=controller_s)
+        yield GaugeMetricFamily("workq_collect_seconds", "How long it took to collect all this", value=collecting_s)
+
+
+_collectors: weakref.WeakKeyDictionary[Any, Collector] = weakref.WeakKeyDictionary()  # of each registry, the one that `register` has made
 
 
 def register(registry: Any = None, controller: Controller | None = None) -> Collector:
-    """Have a registry collect workq's metrics.
+    """Have a registry collect workq's metrics. A second call for the same controller changes nothing.
 
     Args:
         registry: A ``prometheus_client.CollectorRegistry``; None: the one that prometheus-client uses by default.
@@ -91,12 +102,26 @@ def register(registry: Any = None, controller: Controller | None = None) -> Coll
         The collector; ``registry.unregister(collector)`` ends it.
 
     Raises:
+        ArgumentError: It is no registry, or has the metrics of another controller already: their series would be the same.
         ImportError: prometheus-client is not installed.
     """
     from prometheus_client import REGISTRY
 
+    registry = REGISTRY if registry is None else registry
+    if not callable(getattr(registry, "register", None)):
+        raise ArgumentError(f"registry must be a prometheus_client.CollectorRegistry or None, not {registry!r}")
     collector = Collector(controller)
-    (registry or REGISTRY).register(collector)
+    try:
+        registry.register(collector)
+    except ValueError as error:  # it has series of these names
+        known = _collectors.get(registry)
+        if known is None or known.controller is not controller:
+            raise ArgumentError(
+                "registry has workq's metrics of another controller, or of a Collector that was registered by hand; "
+                f"unregister that one, or use a registry of its own for each controller ({error})"
+            ) from error
+        return known
+    _collectors[registry] = collector
     return collector
 
 
