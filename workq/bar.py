@@ -11,10 +11,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workq.arguments import check_progress
-from workq.tables import seconds
+from workq.tables import rate, seconds
 
 if TYPE_CHECKING:
     from workq.controller.records import Queue
@@ -34,14 +35,15 @@ class Face(Protocol):
 class Bar:
     """How far a wait has come. Owned by the thread that waits."""
 
-    def __init__(self, row: Queue, total: int | None, face: Face, notes: Callable[[], list[str]]) -> None:
+    def __init__(self, row: Queue, total: int | None, make: Callable[[int, int | None], Face], notes: Callable[[], list[str]]) -> None:
         self._row = row
         self._total = total
-        self._face: Face | None = face
+        self._make = make  # given what had ended before, and the total
+        self._face: Face | None = None  # until something is shown: a map that nobody reads leaves nothing on the screen
         self._notes = notes
         self._next = 0.0
         self._last = (0, 0)
-        row.bar = self  # whoever writes output of its units makes room first
+        self._closed = False
 
     def pause_s(self, left: float | None) -> float:
         """Return how long to wait before the next drawing, at most."""
@@ -52,6 +54,9 @@ class Bar:
         """Draw, if it is time."""
         self._last = done, failed
         self._total = total if total is not None else self._total
+        if self._face is None and not self._closed:
+            self._face = self._make(done, self._total)
+            self._row.bar = self  # whoever writes output of its units makes room first
         if time.monotonic() >= self._next:
             self._draw(" | ".join(self._notes()[:MOST_NOTES]))
 
@@ -67,6 +72,7 @@ class Bar:
     def close(self) -> None:
         """Draw for the last time. Safe to call twice."""
         self._draw("")
+        self._closed = True
         face, self._face = self._face, None
         if face is not None:
             face.close()
@@ -84,21 +90,21 @@ def bar_for(row: Queue, progress: object, title: str, total: int | None, notes: 
     if progress is False:
         return None
     if _in_notebook():
-        return Bar(row, total, Cell(title), notes)
+        return Bar(row, total, partial(Cell, title), notes)
     if not _on_terminal():
         return None
-    return Bar(row, total, _face(str(progress), title, total), notes)
+    return Bar(row, total, partial(_face, str(progress), title), notes)
 
 
-def _face(kind: str, title: str, total: int | None) -> Face:
+def _face(kind: str, title: str, before: int, total: int | None) -> Face:
     for name, make in (("tqdm", Tqdm), ("rich", Rich)):
         if kind in (name, "True"):
             try:
-                return make(title, total)
+                return make(title, before, total)
             except ImportError:
                 if kind == name:
                     raise
-    return Line(title)
+    return Line(title, before, total)
 
 
 def _on_terminal() -> bool:
@@ -120,19 +126,21 @@ def _in_notebook() -> bool:
 class Line:
     """One line of a terminal, drawn again and again. No colours."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, before: int, total: int | None) -> None:
         self._title = title
+        self._before = before  # ended when the wait began, and so no part of the rate
         self._begun = time.monotonic()
         self._text = ""
 
     def text(self, done: int, failed: int, total: int | None, note: str) -> str:
         """Return what is to be said."""
         spent_s = time.monotonic() - self._begun
-        rate = done / spent_s if spent_s > 0 else 0.0
+        ended = done - self._before
+        per_s = ended / spent_s if spent_s > 0 else 0.0
         parts = [f"{self._title}: {done}" + (f"/{total} ({100 * done // total} %)" if total else ""), f"{failed} failed" if failed else ""]
-        parts += [f"{rate:.3g}/s" if done else "", seconds(spent_s)]
-        if total and rate and done < total:
-            parts.append(f"{seconds((total - done) / rate)} left")
+        parts += [f"{rate(per_s)}/s" if ended > 0 else "", seconds(spent_s)]
+        if total and per_s > 0 and done < total:
+            parts.append(f"{seconds((total - done) / per_s)} left")
         return ", ".join(filter(None, parts)) + (f" | {note}" if note else "")
 
     def draw(self, done: int, failed: int, total: int | None, note: str) -> None:
@@ -157,8 +165,8 @@ class Line:
 class Cell:
     """An output of a notebook's cell, written anew each time."""
 
-    def __init__(self, title: str) -> None:
-        self._line = Line(title)
+    def __init__(self, title: str, before: int, total: int | None) -> None:
+        self._line = Line(title, before, total)
         self._handle: Any = None
 
     def draw(self, done: int, failed: int, total: int | None, note: str) -> None:
@@ -181,13 +189,13 @@ class Cell:
 class Tqdm:
     """tqdm's bar, without its thread."""
 
-    def __init__(self, title: str, total: int | None) -> None:
+    def __init__(self, title: str, before: int, total: int | None) -> None:
         from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
         class Bar(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
             monitor_interval = 0  # its thread would look after bars that nobody draws
 
-        self._bar = Bar(desc=title, total=total, unit="", file=sys.stderr, dynamic_ncols=True, miniters=0, mininterval=0)
+        self._bar = Bar(desc=title, total=total, initial=before, unit="", file=sys.stderr, dynamic_ncols=True, miniters=0, mininterval=0)
 
     def draw(self, done: int, failed: int, total: int | None, note: str) -> None:
         self._bar.total = total
@@ -205,7 +213,7 @@ class Tqdm:
 class Rich:
     """rich's bar, without its thread. It keeps to NO_COLOR."""
 
-    def __init__(self, title: str, total: int | None) -> None:
+    def __init__(self, title: str, before: int, total: int | None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -214,7 +222,7 @@ class Rich:
             *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(file=sys.stderr), auto_refresh=False
         )
         self._progress.start()
-        self._task = self._progress.add_task(title, total=total, note="")
+        self._task = self._progress.add_task(title, total=total, completed=before, note="")
 
     def draw(self, done: int, failed: int, total: int | None, note: str) -> None:
         from rich.markup import escape

@@ -10,7 +10,7 @@ from typing import Any, overload
 from workq.arguments import check_seconds
 from workq.core.times import cumulative, quantile_s
 from workq.process.stack import stack_of
-from workq.tables import described, html_table, seconds, share, size, table
+from workq.tables import described, html_table, rate, seconds, share, size, table
 
 FIRST_BUCKET, LAST_BUCKET, BUCKET_STEP = 10, 40, 2  # that `Histogram.buckets` tells of: 1 us, 4 us, … 18 min
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -132,7 +132,7 @@ class QueueStatistics:
 
     def _title(self) -> str:
         workers = f"{self.workers} of {self.max_workers} worker{'s' * (self.max_workers != 1)}"
-        return f"queue {self.name} ({self.category}): {workers}, {self.units_per_second:.4g} units/s, busy {share(self.busy)}"
+        return f"queue {self.name} ({self.category}): {workers}, {rate(self.units_per_second)} units/s, busy {share(self.busy)}"
 
     def _cells(self) -> tuple[list[str], list[str]]:
         names = ["queued", "running", "done", "failed", "cancelled", "timed_out", "lost", "peak_depth", "uncollected"]
@@ -358,4 +358,4 @@ def _cell(name: str, value: Any) -> str:
         return size(value)
     if name.endswith("_s"):
         return seconds(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return rate(value) if isinstance(value, float) else str(value)

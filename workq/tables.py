@@ -77,6 +77,15 @@ def size(value: float | None) -> str:
     return f"{value:.1f} {unit}" if 0 < value < 10 and unit != "B" and value != int(value) else f"{value:.0f} {unit}"
 
 
+def rate(per_second: float) -> str:
+    """Return how many in each second, to three digits or as a whole number.
+
+    >>> rate(0.0123), rate(4.5678), rate(1579.6), rate(0)
+    ('0.0123', '4.57', '1580', '0')
+    """
+    return f"{per_second:.0f}" if per_second >= 100 else f"{per_second:.3g}"
+
+
 def share(value: float | None) -> str:
     """Return a share as people say it.
 

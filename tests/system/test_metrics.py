@@ -214,3 +214,12 @@ def test_a_queue_without_workers_has_its_histograms_too() -> None:
         wq.queue(spins, 0.01).result()
         assert wq.statistics().run_time.count == 1
         assert wq.statistics().run_time.total_s >= 0.01
+
+
+def test_no_worker_is_in_its_state_since_a_time_to_come() -> None:
+    """Units begin while the table is made; their times were counted from when its first row was looked at."""
+    with workq.Controller() as controller, workq.WorkMgr(2, controller=controller) as wq:
+        results = wq.map(abs, range(20_000))
+        for number, _ in enumerate(results):
+            if number % 500 == 0:
+                assert all(row.since_s >= 0 for row in wq.workers())

@@ -18,6 +18,7 @@ import pytest
 import workq
 from tests.support import DEADLINE_S, ROOT, application, wait_readable
 from tests.system.held import Held
+from workq.bar import Line
 
 pytestmark = pytest.mark.slow
 
@@ -84,6 +85,32 @@ def test_a_bar_shows_units_failures_and_rate_and_makes_room_for_output(how: str)
     assert "threads: []" in shown, "no thread of its own"
     assert "\033[3" not in shown, "NO_COLOR"
     assert "/s" in shown or how == "rich"
+
+
+@pytest.mark.parametrize("how", ["tqdm", "rich", "plain"])
+def test_a_map_that_nobody_reads_leaves_nothing_on_the_screen(how: str) -> None:
+    shown = on_terminal(
+        f"""
+import workq
+
+if __name__ == "__main__":
+    with workq.WorkMgr(1) as wq:
+        never_read = wq.map(abs, [1], progress={how!r})
+        del never_read
+        never_begun = wq.map(abs, [1], progress={how!r})
+        never_begun.close()
+        print("end")
+"""
+    )
+    assert shown == "end\r\n"
+
+
+def test_the_rate_counts_from_the_beginning_of_the_wait() -> None:
+    line = Line("night", before=1000, total=1002)
+    line._begun -= 10.0
+    assert line.text(1000, 0, 1002, "") == "night: 1000/1002 (99 %), 10 s"
+    assert line.text(1001, 0, 1002, "") == "night: 1001/1002 (99 %), 0.1/s, 10 s, 10 s left"
+    assert "1580/s" in line.text(1000 + 15_800, 0, None, ""), "and not 1.58e+03"
 
 
 @pytest.mark.parametrize("environment", [{}, {"TERM": "dumb"}])

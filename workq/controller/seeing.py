@@ -92,20 +92,21 @@ def worker_table(controller: Controller) -> WorkerTable:
     loop = controller.loop
     if loop is None or controller.forked:
         return WorkerTable(())
-    now = time.monotonic()
     rows = []
     for worker in list(loop.dispatcher.workers):
         row = loop.core.workers.get(worker.number)
         if row is not None and worker.pid:
-            rows.append(_worker_row(controller, worker, row, now))
+            rows.append(_worker_row(controller, worker, row))
     return WorkerTable(rows)
 
 
-def _worker_row(controller: Controller, worker: Worker, row: Any, now: float) -> WorkerRow:
+def _worker_row(controller: Controller, worker: Worker, row: Any) -> WorkerRow:
     """Return what is known of one worker."""
     loop = controller.loop
     assert loop is not None
     running = loop.dispatcher.innermost(worker)
+    begun = running[1] if running is not None else row.since
+    now = time.monotonic()  # after it has begun, so that no time is negative: to look at the workers before this one takes milliseconds
     usage = probe.usage(worker.pid)
     return WorkerRow(
         worker.pid,
@@ -115,7 +116,7 @@ def _worker_row(controller: Controller, worker: Worker, row: Any, now: float) ->
         worker.category,
         worker.queue.name if worker.queue is not None else None,
         running[0].label if running is not None else None,
-        now - (running[1] if running is not None else row.since),
+        max(0.0, now - begun),
         worker.units_done,
         usage.rss_bytes if usage is not None else None,
         usage.cpu_s if usage is not None else None,
