@@ -25,29 +25,38 @@ class NotMade(Exception):
 
 
 def ensure(name, extras, python=sys.executable, fresh=False):
-    """Return the python of the virtual environment ``name``, which holds the project and these extras.
+    """Return the python of the virtual environment ``name``, for this interpreter's version, with the project and these extras.
 
-    It is used again for as long as pyproject.toml and the interpreter stay the same. The project is installed in place, so
-    that changes of its code count at once.
+    Its folder has the version of Python behind its name, and is used again for as long as pyproject.toml stays the same. The
+    project is installed in place, so that changes of its code count at once.
     """
-    folder = ROOT / name
+    version = _version_of(python)
+    folder = ROOT / (f"{name}-{version[0]}.{version[1]}" if version else name)
     stamp = folder / "stamp"
-    wanted = _fingerprint(python, extras)
+    wanted = _fingerprint(extras)
     inner = folder / "bin" / "python"
-    if not fresh and inner.exists() and stamp.exists() and stamp.read_text() == wanted:
+    if not fresh and stamp.exists() and stamp.read_text() == wanted and version and _version_of(str(inner)) == version:
         return str(inner)
-    _say(f"making {name} with {python}, once: this takes about a quarter of a minute ...")
+    try:
+        _make(folder, python, extras)
+        stamp.write_text(wanted)  # last, so that what was left half made is made again
+    except KeyboardInterrupt:
+        raise NotMade(f"Interrupted: {folder.name} is not made; the next call makes it from the beginning.") from None
+    return str(inner)
+
+
+def _make(folder, python, extras):
+    """Make an environment in a folder, whatever is there."""
+    _say(f"making {folder.name} with {python}, once: this takes about a quarter of a minute ...")
     _check_venv_module(python)
     shutil.rmtree(str(folder), ignore_errors=True)
     _run([python, "-m", "venv", str(folder)], f"The virtual environment {folder} cannot be made.")
     target = f"{ROOT}[{extras}]" if extras else str(ROOT)
     _run(
-        [str(inner), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", target],
+        [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", target],
         "pip cannot install the project's dependencies (it needs a package index within reach).",
     )
-    _say(f"made {name}")
-    stamp.write_text(wanted)  # last, so that what was left half made is made again
-    return str(inner)
+    _say(f"made {folder.name}")
 
 
 def check_version():
@@ -94,9 +103,8 @@ def _version_of(path):
         return None
 
 
-def _fingerprint(python, extras):
-    words = [str(_version_of(python)), python, extras, (ROOT / "pyproject.toml").read_text()]
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+def _fingerprint(extras):
+    return hashlib.sha256("\n".join([extras, (ROOT / "pyproject.toml").read_text()]).encode()).hexdigest()
 
 
 def _check_venv_module(python):

@@ -1,7 +1,8 @@
 """A census of Python's standard library: parse every file of it, each in a unit of its own, and say what is in there.
 
-Some thousand real files, some of them broken on purpose. With ``--kill-workers`` a busy worker is killed every 200 ms meanwhile, and
-the table of contents is still the same: what a worker was doing when it died is done again, and nothing else is touched.
+Some thousand real files, some of them broken on purpose. With ``--kill-workers`` a busy worker is killed every 200 ms meanwhile (three
+times at most over the same file), and the table of contents is still the same: what a worker was doing when it died is done again, and
+nothing else is touched.
 
 Exit codes: 0 all was read, 1 a file is missing in the table, 2 wrong command line, 130 interrupted.
 """
@@ -20,6 +21,7 @@ import sysconfig
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +29,8 @@ from typing import NamedTuple
 import workq
 
 KILL_EVERY_S = 0.2
-RETRIES = 100  # a large file takes nearly as long as a worker is left to live
+KILLS_OF_ONE = 3  # then that file is spared: a large one takes longer than a worker is left to live
+RETRIES = 100
 
 
 class Function(NamedTuple):
@@ -143,15 +146,18 @@ def in_order(function: Function) -> tuple[int, str, int]:
 
 
 def kill_workers(wq: workq.WorkMgr) -> Callable[[], None]:
-    """Kill one busy worker every 200 ms, in a thread; return what stops it."""
+    """Kill one busy worker every 200 ms, in a thread, but none for the same file again and again; return what stops it."""
     stop = threading.Event()
 
     def kill() -> None:
+        hit = Counter[str | None]()
         while not stop.wait(KILL_EVERY_S):
-            busy = [row for row in wq.workers() if row.state == "active"]
+            busy = [row for row in wq.workers() if row.state == "active" and hit[row.unit] < KILLS_OF_ONE]
             if busy:
+                victim = random.choice(busy)
+                hit[victim.unit] += 1
                 with contextlib.suppress(ProcessLookupError):  # it has ended since we looked
-                    os.kill(random.choice(busy).pid, signal.SIGKILL)
+                    os.kill(victim.pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill, name="killer")
     killer.start()
@@ -222,6 +228,7 @@ def print_json(census: Census, rate: float, workers: int, halts: list[workq.Halt
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         end_of_bar()
+        print("; ".join(["interrupted", *getattr(interrupt, "__notes__", ())]), file=sys.stderr)
         sys.exit(130)

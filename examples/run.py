@@ -1,6 +1,6 @@
 """Run an example on a machine that has Python 3.11+ and nothing else: ``python3 examples/run.py census --kill-workers``.
 
-Makes a virtual environment ``.venv`` with workq in it (once), and runs the example there with the rest of the command line.
+Makes a virtual environment ``.venv-3.x`` with workq in it (once), and runs the example there with the rest of the command line.
 """
 
 import os
@@ -36,12 +36,13 @@ def help_text(examples):
     """Return what --help says: how to call this, and the first sentence of each example."""
     firsts = {name: first_line(path) for name, path in examples.items()}
     width = max(map(len, examples))
+    folder = HERE.parent / f".venv-{sys.version_info[0]}.{sys.version_info[1]}"
     return "\n".join(
         [
             "usage: python3 examples/run.py EXAMPLE [option ...]",
             "",
             "Runs an example on a machine that has Python 3.11+ and nothing else. The first time it makes a virtual environment",
-            f"in {HERE.parent / '.venv'} and installs workq into it, which takes about a quarter of a minute.",
+            f"in {folder} and installs workq into it, which takes about a quarter of a minute.",
             "",
             *(f"  {name:<{width}}  {first}" for name, first in firsts.items()),
             "",

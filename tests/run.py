@@ -1,6 +1,6 @@
 """Check everything on a machine that has Python 3.11+ and nothing else: ``python3 tests/run.py``.
 
-Makes a virtual environment ``.venv-test`` (once, and again when pyproject.toml changes), then runs lint, types, import contracts,
+Makes a virtual environment ``.venv-test-3.x`` (once, and again when pyproject.toml changes), then runs lint, types, import contracts,
 the coverage of the core, and the tests. Exit codes: 0 all passed, 1 something failed, 2 wrong command line, 3 no environment.
 """
 
@@ -92,7 +92,7 @@ def _under_each_python(options):
     for version, path in environment.installed_pythons():
         name = f"{version[0]}.{version[1]}"
         print(f"\nPython {name} ({path})", flush=True)
-        python = environment.ensure(".venv-test-" + name, "test", python=path, fresh=options.fresh)
+        python = environment.ensure(".venv-test-each", "test", python=path, fresh=options.fresh)
         rows.append((name, path, _tests(python, options.pytest)))
     for name, path, passed in rows:
         print(f"Python {name:<6} {'passed' if passed else 'FAILED'}  {path}")

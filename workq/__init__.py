@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from workq.retry import Retry as Retry
     from workq.schedule import Cron as Cron
     from workq.session import Session as Session
+    from workq.session import SessionView as SessionView
     from workq.sharing import shared as shared
     from workq.signals import SignalShutdown as SignalShutdown
     from workq.signals import shutdown_on_signal as shutdown_on_signal
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from workq.statistics import WorkerRow as WorkerRow
     from workq.statistics import WorkerTable as WorkerTable
     from workq.unit import Unit as Unit
+    from workq.view import View as View
 
 __version__ = "0.1.0"
 
@@ -145,9 +147,10 @@ _HOMES = {
     "workq.signals": ("SignalShutdown", "shutdown_on_signal"),
     "workq.retry": ("Retry",),
     "workq.schedule": ("Cron",),
-    "workq.session": ("Session",),
+    "workq.session": ("Session", "SessionView"),
     "workq.sharing": ("shared",),
     "workq.unit": ("Unit",),
+    "workq.view": ("View",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)

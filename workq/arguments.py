@@ -18,7 +18,13 @@ def check_seconds(argument: str, value: object, above: bool = False) -> None:
 
 
 def check_timeout(value: object) -> None:
-    """Raise unless it says how long to wait: None, or a number of seconds. What is below 0 is as 0."""
+    """Raise unless it says how long to wait: None, or a number of seconds of 0 or more."""
+    if value is not None and (not _is_finite(value) or value < 0):  # type: ignore[operator]
+        raise ArgumentError(f"timeout must be a number of seconds of 0 or more, or None to wait for ever, not {value!r}")
+
+
+def check_future_timeout(value: object) -> None:
+    """The same for futures, where what is below 0 is as 0: such code passes on what is left of its own time."""
     if value is not None and not _is_finite(value):
         raise ArgumentError(f"timeout must be a number of seconds, or None to wait for ever, not {value!r}")
 
@@ -35,6 +41,12 @@ def check_amount(argument: str, value: object, unit: str) -> None:
     """Raise unless it is a finite number above 0."""
     if not _is_finite(value) or value <= 0:  # type: ignore[operator]
         raise ArgumentError(f"{argument} must be a number of {unit} above 0, not {value!r}")
+
+
+def check_share(argument: str, value: object) -> None:
+    """Raise unless it is a number from 0 to 1."""
+    if not _is_finite(value) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise ArgumentError(f"{argument} must be a number from 0 to 1, not {value!r}")
 
 
 def check_callable(argument: str, value: object) -> None:

@@ -15,6 +15,7 @@ from workq.awaiting import running_loop
 from workq.controller.controller import Controller
 from workq.controller.records import Queue
 from workq.errors import QueueClosed
+from workq.gathering import Deadline
 from workq.unit import Unit
 
 if TYPE_CHECKING:
@@ -50,23 +51,26 @@ class Visitor:
         self._told = False
 
 
-async def until(row: Queue, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
-    """Wait until `ready()`. Raises TimeoutError that says `what` after ``timeout`` seconds.
+async def until(row: Queue, ready: Callable[[], bool], deadline: Deadline, what: str) -> None:
+    """Wait until `ready()`. Raises TimeoutError that says `what` when the time is over.
 
     Without workers the units run here and hold up the loop, one at a time. In a unit a thread waits, as somebody has to read.
     """
     loop = running_loop()
-    if row.controller.inline:
-        row.controller.wait(ready, timeout, what)
-    elif type(row.controller) is not Controller:
-        await asyncio.to_thread(row.controller.wait, ready, timeout, what)
-    elif not ready():
-        try:
-            async with asyncio.timeout(timeout):
+    left = deadline.left()
+    try:
+        if row.controller.inline:
+            row.controller.wait(ready, left, what)
+        elif type(row.controller) is not Controller:
+            await asyncio.to_thread(row.controller.wait, ready, left, what)
+        elif not ready():
+            async with asyncio.timeout(left):
                 await _follow(row.controller, ready, loop)
-        except TimeoutError:
-            if not ready():
-                raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost") from None
+    except TimeoutError as error:
+        if str(error) and not str(error).startswith(what):
+            raise  # a signal handler's
+        if not ready():
+            raise deadline.error(what) from None
 
 
 async def _follow(controller: Controller, ready: Callable[[], bool], loop: asyncio.AbstractEventLoop) -> None:
@@ -86,11 +90,9 @@ async def _follow(controller: Controller, ready: Callable[[], bool], loop: async
 async def finished(row: Queue, timeout: float | None) -> None:
     """Do what ``sync`` does: wait until a queue is quiet, and raise what has failed."""
     gathering.refuse_in_callback(row, "finished()")
-    deadline = gathering.Deadline(timeout)
+    deadline = Deadline(timeout)
     while row.opened and not gathering.is_quiet(row):
-        await until(
-            row, lambda: bool(row.outputs) or gathering.may_go_on(row), deadline.left(), f"queue {row.name} has not ended its units"
-        )
+        await until(row, lambda: bool(row.outputs) or gathering.may_go_on(row), deadline, f"queue {row.name} has not ended its units")
         row.emit()
         gathering.make_callbacks(row)
     if row.opened:
@@ -118,7 +120,7 @@ async def completed(row: Queue, timeout: float | None) -> AsyncIterator[Unit[Any
 
 
 async def _next(row: Queue, timeout: float | None) -> Unit[Any] | None:
-    deadline = gathering.Deadline(timeout)
+    deadline = Deadline(timeout)
     while True:
         unit = gathering.next_ended(row)
         quiet = unit is None and gathering.is_quiet(row)
@@ -127,7 +129,7 @@ async def _next(row: Queue, timeout: float | None) -> Unit[Any] | None:
         if unit is not None or (quiet and not row.ended):
             return unit
         what = f"no unit of queue {row.name} has ended"
-        await until(row, lambda: bool(row.ended) or gathering.may_go_on(row), deadline.left(), what)
+        await until(row, lambda: bool(row.ended) or gathering.may_go_on(row), deadline, what)
         if row.controller.inline:
             await asyncio.sleep(0)
 
@@ -138,5 +140,5 @@ async def close(manager: Ending) -> None:
         await close(session._inner)
     row = manager._row
     if manager._begin_close():
-        await until(row, manager._is_over, row.end_bound_s(), f"queue {row.name} has not ended")
+        await until(row, manager._is_over, Deadline(row.end_bound_s()), f"queue {row.name} has not ended")
         manager._end_close()

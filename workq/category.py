@@ -30,7 +30,8 @@ class Category:
 
     Args:
         name: Letters, digits, ``-``, ``_``, ``.``; at most 64; case-sensitive.
-        default_workers: For a queue that names no number. Default: the usable CPUs (affinity and cgroup quota).
+        default_workers: For a queue that names no number; as any number, it is clamped to ``max_workers``. Default: the usable CPUs
+            (affinity and cgroup quota).
         max_workers: The most that one queue may ask for; more is clamped to it. Default: twice the usable CPUs.
         max_active_workers: The most that may be active at once; blocked ones do not count. One more is held ready, see ``always_queue``.
             Default: twice the usable CPUs.
@@ -168,4 +169,9 @@ def standard_categories() -> dict[str, Category]:
 
 def unknown_category(name: object, known: Sequence[str]) -> CategoryError:
     """Return the error for a name that no category has; it names those that exist."""
+    if isinstance(name, Category):
+        return CategoryError(
+            f"category must be a name, and not a Category: add {name.name!r} with workq.categories().create(...), or pass its name; "
+            f"there are {', '.join(sorted(known))}"
+        )
     return CategoryError(f"there is no category {name!r}; there are {', '.join(sorted(known))}")

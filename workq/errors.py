@@ -218,6 +218,11 @@ class WorkErrors(WorkqError, ExceptionGroup[Any]):
         return WorkErrors(self.message, excs)
 
 
+def not_in_time(what: str, timeout: float | None) -> TimeoutError:
+    """Return the error of a wait that has taken as long as its caller allowed."""
+    return TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
+
+
 def __getattr__(name: str) -> object:
     """Load what has to do with halts when it is first asked for."""
     if name not in ("Halt", "UnitPoisoned", "WorkerHalted"):

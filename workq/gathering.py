@@ -16,7 +16,7 @@ from workq.arguments import check_progress
 from workq.controller.controller import counted
 from workq.controller.records import Queue
 from workq.core.states import UnitState
-from workq.errors import WaitError, WorkErrors
+from workq.errors import WaitError, WorkErrors, not_in_time
 from workq.unit import ASKED, Ended, Unit
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ HERE = os.path.dirname(__file__) + os.sep
 
 
 class Deadline:
-    """When a wait is over; worked out once."""
+    """When a wait is over; worked out once. What is told of it is the time that the caller gave."""
 
     __slots__ = ("_at", "_timeout")
 
@@ -44,6 +44,10 @@ class Deadline:
     def over(self) -> bool:
         """Return whether no time is left."""
         return self._at is not None and time.monotonic() >= self._at
+
+    def error(self, what: str) -> TimeoutError:
+        """Return what to raise when it is over."""
+        return not_in_time(what, self._timeout)
 
 
 # ---------------------------------------------------------------- the waits of WorkMgr
@@ -68,7 +72,7 @@ def gather(row: Queue, timeout: float | None, progress: bool | str = False, enou
         return enough()
     deadline = Deadline(timeout)
     try:
-        while not _one_round(row, deadline.left(), watch, enough) and not enough():
+        while not _one_round(row, deadline, watch, enough) and not enough():
             if row.callbacks is not None:
                 row.emit()
                 make_callbacks(row)
@@ -86,7 +90,7 @@ def wait(row: Queue, timeout: float | None) -> bool:
     if row.opened:
         deadline = Deadline(timeout)
         try:
-            while not _one_round(row, deadline.left()):
+            while not _one_round(row, deadline):
                 row.emit()
                 if make_callbacks(row) or (deadline.over() and not is_quiet(row)):
                     break
@@ -120,7 +124,7 @@ def wait_one(row: Queue, timeout: float | None) -> Unit[Any] | None:
         if row.callbacks is not None and row.callbacks.due():
             make_callbacks(row)  # of units that somebody has asked, and that are not handed out
             continue
-        wait_for(row, lambda: bool(row.ended) or may_go_on(row), deadline.left(), f"no unit of queue {row.name} has ended")
+        wait_for(row, lambda: bool(row.ended) or may_go_on(row), deadline, f"no unit of queue {row.name} has ended")
 
 
 def next_completed(manager: Waiting, timeout: float | None) -> Unit[Any] | None:
@@ -176,12 +180,12 @@ def failed_units(row: Queue) -> int:
     return row.failed + row.timed_out + row.lost
 
 
-def _one_round(row: Queue, left: float | None, watch: Watch | None = None, enough: Callable[[], bool] = never) -> bool:
+def _one_round(row: Queue, deadline: Deadline, watch: Watch | None = None, enough: Callable[[], bool] = never) -> bool:
     """Wait until callbacks are due, or the queue is quiet; return whether it is."""
     paused = " (it is paused)" if row.paused else ""
     all_of_it = row if row.callbacks is None else None  # a callback may do what a unit waits for
     what = f"queue {row.name}{paused} has not ended its units"
-    wait_for(row, lambda: may_go_on(row) or enough(), left, what, all_of_it, watch)
+    wait_for(row, lambda: may_go_on(row) or enough(), deadline, what, all_of_it, watch)
     return is_quiet(row)
 
 
@@ -277,10 +281,15 @@ def _shown(unit: Unit[Any]) -> Exception:
 
 
 def wait_for(
-    row: Queue, ready: Callable[[], bool], timeout: float | None, what: str, waits_for: Queue | None = None, watch: Watch | None = None
+    row: Queue,
+    ready: Callable[[], bool],
+    timeout: float | Deadline | None,
+    what: str,
+    waits_for: Queue | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Wait for units of a queue, and write meanwhile what they print. Ctrl-C ends them: interrupted at the first, killed at the second."""
-    deadline = Deadline(timeout)
+    deadline = timeout if isinstance(timeout, Deadline) else Deadline(timeout)
     try:
         while True:
             _wait_once(row, ready, deadline, what, waits_for, watch)
@@ -291,7 +300,7 @@ def wait_for(
             if ready():
                 return
             if deadline.over():
-                raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
+                raise deadline.error(what)
     except KeyboardInterrupt as error:
         break_off(row, error)
         raise shortened(error) from None
@@ -299,17 +308,17 @@ def wait_for(
 
 def _wait_once(row: Queue, ready: Callable[[], bool], deadline: Deadline, what: str, waits_for: Queue | None, watch: Watch | None) -> None:
     """Wait until it is ready, there is output, or it is time to draw."""
-    left = deadline.left()
-    if watch is None:
-        row.controller.wait(lambda: bool(row.outputs) or ready(), left, what, waits_for, row)
-        return
-    watch.draw()
-    pause_s = watch.bar.pause_s(left)
+    pause_s = deadline.left()
+    if watch is not None:
+        watch.draw()
+        pause_s = watch.bar.pause_s(pause_s)
     try:
         row.controller.wait(lambda: bool(row.outputs) or ready(), pause_s, what, waits_for, row)
-    except TimeoutError:
-        if deadline.over():
-            raise
+    except TimeoutError as error:
+        if not str(error).startswith(what):
+            raise  # a signal handler's
+        if watch is None or deadline.over():
+            raise deadline.error(what) from None
 
 
 def break_off(row: Queue, error: KeyboardInterrupt) -> None:

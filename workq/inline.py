@@ -28,7 +28,7 @@ from workq.controller import tallies
 from workq.controller.delivery import write_output
 from workq.controller.records import NEVER, Queue
 from workq.core.states import UnitState
-from workq.errors import WaitError
+from workq.errors import WaitError, not_in_time
 from workq.transport import codec, failures
 from workq.unit import PENDING, Ended, Raw, Unit, cancelled, never_ran
 
@@ -148,7 +148,7 @@ class InlineController:
         """Drop what waits. What another thread runs ends by itself; ``WorkMgr.close`` waits for it."""
         queue.closed = queue.gone = True
         for unit in queue.open_list():
-            self._cancel(unit, "its queue was deleted")
+            self._cancel(unit, queue.why_deleted)
         queue.pending.clear()
         queue.ranked.clear()
         queue.resting.clear()
@@ -286,7 +286,7 @@ class InlineController:
         while not ready():
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
-                raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
+                raise not_in_time(what, timeout)
             unit = self._next(ready, left)
             if unit is not None:
                 self._run(unit)

@@ -88,12 +88,15 @@ class Lock(_Named):
 
     __slots__ = ()
 
+    def __init__(self, name: str, *, controller: Controller | None = None) -> None:  # here, so that an error speaks of Lock
+        super().__init__(name, controller=controller)
+
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """Take it, and return True; False where it is held and ``blocking`` is False, or did not come free in time.
 
         Args:
             blocking: False: do not wait.
-            timeout: Seconds to wait at most; None, or -1 as in ``threading``: for ever.
+            timeout: Seconds to wait at most, 0 or more; None, or -1 as in ``threading``: for ever.
 
         Raises:
             WaitError: This wait could never end: the calling thread holds the lock itself, or the holder waits, maybe through others, for
@@ -161,6 +164,9 @@ class Event(_Named):
     """
 
     __slots__ = ()
+
+    def __init__(self, name: str, *, controller: Controller | None = None) -> None:  # here, so that an error speaks of Event
+        super().__init__(name, controller=controller)
 
     def set(self) -> None:
         """Set it: who waits goes on."""

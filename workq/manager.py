@@ -39,9 +39,11 @@ class WorkMgr(Queueing, Waiting, Ending):
     when the last reference to it goes, and its units do not hold it: ``WorkMgr(1).queue(f).result()`` is cancelled.
 
     Args:
-        num_workers: The most workers that serve this queue at once. None: the category's ``default_workers``; more than its
-            ``max_workers`` is clamped; 0: no worker at all, units run in the caller, inside ``result()``, ``sync()``, ``wait_one()``,
-            ``as_completed()`` and ``map()``. There a unit that runs cannot be stopped, neither by ``cancel()`` nor by its ``timeout``.
+        num_workers: The most workers that serve this queue at once, blocked ones left out. None: the category's ``default_workers``; more
+            than its ``max_workers`` is clamped; 0: no worker at all, units run in the caller, inside ``result()``, ``sync()``,
+            ``wait_one()``, ``as_completed()`` and ``map()``. There a unit that runs cannot be stopped, neither by ``cancel()`` nor by its
+            ``timeout``. Each worker whose unit says that it waits (``blocking()``, a lock, units of its own) has a stand-in, and so have
+            at most as many as ``num_workers`` whose unit is only seen to wait: ``max_total_workers`` of a category limits them all.
         category: The name of the pool that it draws from. Default: ``"Default"``; inside a unit the category of its worker.
         name: Shown in tables, messages and log records. Default: the category's name and a number.
         delete_timeout: Seconds between the interrupt of a unit that has to stop and the kill of its worker.
@@ -71,6 +73,8 @@ class WorkMgr(Queueing, Waiting, Ending):
     ...     [unit.result() for unit in units]
     [256, 1024]
     """
+
+    __slots__ = ()
 
     def __init__(
         self,

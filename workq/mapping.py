@@ -225,8 +225,10 @@ class Mapping:
             try:
                 return unit.result(bar.pause_s(left))
             except TimeoutError:
-                if unit.done() or left == 0.0:
+                if unit.done():
                     raise
+                if left == 0.0:
+                    raise errors.not_in_time(f"unit {unit.label} has not ended", timeout) from None
 
     def note(self, unit: Unit[Any], items: int, failed: int) -> None:
         """A unit has ended: take its time into that of an item, and count the items that failed."""

@@ -30,7 +30,7 @@ from workq.controller.delivery import write_output
 from workq.controller.nested import ENDED, PICKLED
 from workq.controller.records import Queue
 from workq.core.states import UnitState
-from workq.errors import CategoryError, WaitError, WorkqError
+from workq.errors import CategoryError, WaitError, WorkqError, not_in_time
 from workq.errors import QueueClosed as QueueClosedError
 from workq.transport.board import POOLS
 from workq.transport.channel import UP_REQUEST
@@ -352,7 +352,7 @@ class NestedController:
         while (grant := self._wait_or_be_granted(ready, deadline, waits_for, runs)) is not None:
             self._run_own(*grant)
         if not ready():
-            raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
+            raise not_in_time(what, timeout)
 
     def _wait_or_be_granted(
         self, ready: Callable[[], bool], deadline: float | None, waits_for: Unit[Any] | Queue | None, runs: Queue | None

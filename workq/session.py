@@ -7,6 +7,7 @@ from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
+from workq.completion import public_names
 from workq.errors import SessionLost
 from workq.view import View
 
@@ -36,6 +37,8 @@ class Session:
     ...     session.run(eval, "__import__('math').seen")
     3
     """
+
+    __slots__ = ("__weakref__", "_inner")
 
     def __init__(self, manager: Seeing) -> None:
         from workq.controller.controller import Controller
@@ -118,13 +121,24 @@ class Session:
         finally:
             self.close()
 
+    def __dir__(self) -> list[str]:
+        """Return the public names: what completion offers."""
+        return public_names(self)
+
     def __repr__(self) -> str:
         state = "lost" if self.lost else "closed" if self._inner._row.closed else "open"
         return f"<Session {self.name} {state}>"
 
 
 class SessionView(View):
-    """A session under certain options: what `Session.options` returns. It queues on the same session."""
+    """A session under certain options: what ``Session.options`` returns. It is a ``View`` whose calls run in the session's worker.
+
+    >>> with wq.session() as session:
+    ...     session.options(timeout=5).run(len, "four")
+    4
+    """
+
+    __slots__ = ()
 
     def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call ``fn`` in the session's worker, after all calls before, and return its result. See ``Session.run``."""

@@ -15,6 +15,8 @@ def shared(value: Any) -> Any:
     is given it, and remembers it. Arrays are read-only in the units. The handle may be dropped once the units are queued; the memory is
     given back when they have ended too, and the workers that remember it have (each remembers the last 64 values). Any thread may call.
 
+    The handle cannot be read here, in the program that made it: keep the value itself where you need it.
+
     Args:
         value: Anything that can be pickled; it is worth it for large arrays.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, overload
 
-from workq.arguments import check_seconds
+from workq.arguments import check_seconds, check_share
 from workq.core.times import cumulative, quantile_s
 from workq.process.stack import stack_of
 from workq.tables import described, html_table, rate, seconds, share, size, table
@@ -51,9 +51,16 @@ class Histogram:
     def quantile_s(self, share: float) -> float | None:
         """Return the time, seconds, that this share of them did not exceed; None where there are none.
 
+        Args:
+            share: From 0 to 1, as 0.99.
+
+        Raises:
+            ArgumentError: It is no such number.
+
         >>> Histogram(0, 0.0).quantile_s(0.99) is None
         True
         """
+        check_share("share", share)
         return quantile_s(self._buckets, share)
 
     def buckets(self) -> list[tuple[float, int]]:

@@ -17,7 +17,8 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED
 from concurrent.futures._base import PENDING as _PENDING_STATE
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from workq.arguments import add_hint, check_callable, check_timeout
+from workq.arguments import add_hint, check_callable, check_future_timeout
+from workq.completion import public_names
 from workq.core.states import UNIT_ENDS, UnitState
 from workq.errors import PicklingError, RemoteError, ResultError, UnitCancelled, UnitTimeout, WorkqError
 from workq.transport import codec, segments
@@ -224,6 +225,12 @@ class Extra:
 
 
 RAW = frozenset({Raw, SegmentRaw})
+_INTERNAL = frozenset(  # of a unit: what other rooms use, and what a future has that is not for a unit's users
+    {
+        *("asked", "call", "data", "ended_ns", "extra", "label", "need_extra", "queued_ns", "started_ns", "value", "worker_record"),
+        *("set_exception", "set_result", "set_running_or_notify_cancel"),
+    }
+)
 _making = threading.RLock()  # a signal handler or a finalizer may come here while its own thread is here
 
 
@@ -265,6 +272,11 @@ class Unit(Future[T]):
     def asked(self) -> bool:
         """Whether somebody has asked for its result since it ended."""
         return self.data is ASKED
+
+    @property
+    def priority(self) -> int:
+        """The priority that ``options(priority=…)`` gave it; it stays as it was queued."""
+        return self.call.options.priority
 
     @property
     def label(self) -> str:
@@ -342,6 +354,10 @@ class Unit(Future[T]):
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise PicklingError(f"unit {self.label} is a handle that belongs to this process and cannot be pickled or copied; send its result")
 
+    def __dir__(self) -> list[str]:
+        """Return the public names: what completion offers."""
+        return public_names(self, _INTERNAL)
+
     def __repr__(self) -> str:
         value = self.value
         text = f"<Unit {self.label}: {self.state.value}"
@@ -391,14 +407,14 @@ class Unit(Future[T]):
         """Wait for it and return what it returned, or raise what it raised.
 
         Args:
-            timeout: Seconds to wait at most; None waits for ever.
+            timeout: Seconds to wait at most; None waits for ever. Less than 0 is as 0, as for any future.
 
         Raises:
             TimeoutError: It has not ended in time. It goes on, and nothing is lost.
             UnitCancelled, UnitTimeout, WorkerHalted, RemoteError: See ``workq.errors``; and whatever the unit raised itself.
         """
         if timeout is not None:
-            check_timeout(timeout)
+            check_future_timeout(timeout)
         value = self.value
         if value is PENDING:
             self.call.queue.controller.wait_unit(self, timeout)
@@ -418,7 +434,7 @@ class Unit(Future[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for it and return what it raised, or None. Raises what ``result`` raises for a cancelled unit or a time-out."""
-        check_timeout(timeout)
+        check_future_timeout(timeout)
         if self.value is PENDING:
             self.call.queue.controller.wait_unit(self, timeout)
         self.data = ASKED

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from workq.arguments import check_callable, check_progress, check_timeout, check_whole, checked_iterables, length_of
+from workq.completion import public_names
 from workq.controller.intake import Intake
 from workq.errors import ArgumentError
 from workq.transport.codec import name_of
@@ -23,7 +24,17 @@ T = TypeVar("T")
 
 
 class View:
-    """A work queue under certain options: what `WorkMgr.options` returns. It queues on the same queue."""
+    """A work queue under certain options: what ``WorkMgr.options`` returns. It queues on the same queue, and holds it.
+
+    The options are ``timeout``, ``retries``, ``priority``, ``name``, ``queue_timeout``, ``memory_mb`` and ``cpu_s``; what each says stands
+    at ``WorkMgr.options``. A view stays as it was made, is cheap, and may be kept and used from any thread.
+
+    >>> quick = wq.options(timeout=5, name="quick")
+    >>> quick.queue(len, "four").result(), quick.queue(len, "seven").name
+    (4, 'quick')
+    """
+
+    __slots__ = ("__weakref__", "_intake", "_manager")
 
     def __init__(self, manager: Seeing, intake: Intake) -> None:
         self._manager = manager  # its queue lives as long as the view
@@ -63,6 +74,10 @@ class View:
         from workq.controller import recurring
 
         return recurring.by_calendar(self._manager._row, self._intake.options, expression, fn, args, kwargs)
+
+    def __dir__(self) -> list[str]:
+        """Return the public names: what completion offers."""
+        return public_names(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of queue {self._manager.name}: {', '.join(_named(self._intake.options)) or 'no options'}>"

@@ -1,6 +1,6 @@
 """Run the benchmark on a machine that has Python 3.11+ and nothing else: ``python3 tests/bench/run.py``.
 
-Makes a virtual environment ``.venv-bench`` with workq and its peers in it (once), and runs ``tests.bench`` there with the command line.
+Makes a virtual environment ``.venv-bench-3.x`` with workq and its peers in it (once), and runs ``tests.bench`` there with the command line.
 """
 
 import os

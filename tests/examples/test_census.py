@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import DEADLINE_S, ROOT, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +43,27 @@ def test_the_census_counts_what_is_there(folder: Path) -> None:
     assert taken["longest"] == {"lines": 100, "name": "longest", "file": "longest.py", "line": 1}
     assert set(taken["broken"]) == {"bad_syntax.py", "bad_bytes.py", "bad_coding.py"}
     assert taken["lost"] == {}
+
+
+def test_a_census_that_is_interrupted_says_so_in_a_line(tmp_path: Path) -> None:
+    held = tmp_path / "held.py"
+    os.mkfifo(held)
+    writers: list[int] = []
+
+    def is_read() -> bool:
+        with contextlib.suppress(OSError):  # no reader yet
+            writers.append(os.open(held, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(writers)
+
+    command = [sys.executable, str(ROOT / "examples" / "census.py"), "--workers", "1", "--folder", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(is_read)
+        process.send_signal(signal.SIGINT)
+        shown, told = process.communicate(timeout=DEADLINE_S)
+    os.close(writers.pop())
+    assert (process.returncode, shown) == (130, "")
+    assert len(told.splitlines()) == 1
+    assert told.startswith("interrupted")
 
 
 def test_the_census_is_the_same_while_its_workers_are_killed() -> None:

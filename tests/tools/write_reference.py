@@ -12,7 +12,7 @@ from typing import Any
 import workq
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "reference.md"
-ORDER = ("manager", "unit", "category", "controller", "context", "statistics", "config", "interruption", "errors")
+ORDER = ("manager", "view", "unit", "category", "controller", "context", "statistics", "config", "interruption", "errors")
 HEAD = """# Reference
 
 Every public name is `workq.NAME`. This page is written from the docstrings by `python -m tests.tools.write_reference`.
@@ -23,6 +23,8 @@ MADE_BY_US = {
     "Unit",
     "Results",
     "Session",
+    "SessionView",
+    "View",
     "WorkerTable",
     "WorkerRow",
     "QueueStatistics",

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from typing_extensions import ParamSpec
 
 from workq.adapters.pool import AFTER_SHUTDOWN, Pool
-from workq.arguments import check_timeout
+from workq.arguments import check_future_timeout
 from workq.cpus import usable_cpus
-from workq.errors import ArgumentError, ArgumentTypeError, PicklingError
+from workq.errors import ArgumentError, ArgumentTypeError, PicklingError, not_in_time
 from workq.transport import codec, group
 from workq.unit import Unit
 
@@ -124,11 +124,11 @@ class Executor(futures.Executor):
             raise ArgumentTypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ArgumentError("buffersize must be None or > 0")
-        check_timeout(timeout)
+        check_future_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         calls = self._calls(fn, zip(*iterables), chunksize)  # noqa: B905 - as the built-in map: the shortest decides
         units = deque(islice(calls, buffersize))
-        return _results(units, calls if buffersize is not None else iter(()), deadline, chunksize > 1)
+        return _results(units, calls if buffersize is not None else iter(()), timeout, deadline, chunksize > 1)
 
     def _calls(self, fn: Callable[..., Any], items: Iterator[tuple[Any, ...]], chunksize: int) -> Iterator[Unit[Any]]:
         """Submit what there is to do, one at each step."""
@@ -181,7 +181,10 @@ def _method_of(mp_context: Any) -> str:
     if mp_context is None:
         return "forkserver"
     if not hasattr(mp_context, "get_start_method"):
-        raise ArgumentTypeError(f"mp_context must be a context of multiprocessing or None, not {mp_context!r}")
+        example = mp_context if isinstance(mp_context, str) and mp_context in START_METHODS else "spawn"
+        raise ArgumentTypeError(
+            f"mp_context must be a context, such as multiprocessing.get_context({example!r}), or None, not {mp_context!r}"
+        )
     method: str = mp_context.get_start_method()
     return method
 
@@ -207,11 +210,18 @@ def _check(max_workers: object, method: str, initializer: object, max_tasks: obj
             )
 
 
-def _results(units: deque[Unit[Any]], more: Iterator[Unit[Any]], deadline: float | None, grouped: bool) -> Iterator[Any]:
+def _results(
+    units: deque[Unit[Any]], more: Iterator[Unit[Any]], timeout: float | None, deadline: float | None, grouped: bool
+) -> Iterator[Any]:
     """Yield results in order, and hold none that was yielded. What was not taken when it ends is cancelled, unless it has begun."""
     try:
         while units:
-            value = units[0].result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            try:
+                value = units[0].result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                if units[0].done():  # it was the call's own
+                    raise
+                raise not_in_time(f"unit {units[0].label} has not ended", timeout) from None
             units.popleft()
             units.extend(islice(more, 1))
             if grouped:

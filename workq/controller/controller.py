@@ -23,7 +23,7 @@ from workq.controller.delivery import Delivery
 from workq.controller.records import NEVER, Options, Queue, Worker
 from workq.controller.tallies import Tallies
 from workq.core.states import UnitState, WorkerState
-from workq.errors import ArgumentError, CategoryError, ForkedError, WorkqError
+from workq.errors import ArgumentError, CategoryError, ForkedError, WorkqError, not_in_time
 from workq.errors import QueueClosed as QueueClosedError
 from workq.transport import board
 from workq.transport.board import POOLS, STARTED
@@ -281,7 +281,13 @@ class Controller:
             raise unknown_category(name, list(self.pools)) from None
 
     def add_category(self, category: Category, *, new: bool = False) -> None:
-        """Make a category, or change the one of that name, unless it must be ``new``. Running units are not touched."""
+        """Make a category, or put it in the place of the one of that name, unless it must be ``new``. Running units are not touched.
+
+        What the new one does not name is the default, and not what it was: ``categories.change`` changes single limits.
+
+        Raises:
+            CategoryError: It must be ``new``, and there is one of that name.
+        """
         self.check_usable()
         if not isinstance(category, Category):
             raise ArgumentError(f"category must be a workq.Category, not {category!r}")
@@ -542,12 +548,17 @@ class Controller:
         deadline = None if timeout is None else time.monotonic() + timeout
         left = timeout
         while unit.value is PENDING:
-            self.wait(lambda: unit.value is not PENDING or bool(queue.outputs), left, what, unit)
+            try:
+                self.wait(lambda: unit.value is not PENDING or bool(queue.outputs), left, what, unit)
+            except TimeoutError as error:
+                if not str(error).startswith(what):
+                    raise  # a signal handler's
+                raise not_in_time(what, timeout) from None
             if unit.value is PENDING:
                 queue.emit()
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0 and unit.value is PENDING:
-                    raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
+                    raise not_in_time(what, timeout)
 
     def worker_of(self, unit: Unit[Any]) -> Worker | None:
         """Return the worker that runs a unit now."""
@@ -597,7 +608,7 @@ class Controller:
         if not loop.lead.wait(ready, timeout):
             if timeout is None:
                 raise QueueClosedError(f"{what}: the controller was closed meanwhile")
-            raise TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
+            raise not_in_time(what, timeout)
 
     def wake_waiters(self) -> None:
         """Have whoever waits look again."""

@@ -8,6 +8,7 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from workq.category import unknown_category
 from workq.controller.tallies import QueueTimes, Totals, note_lone
 from workq.core.events import BlockedHow
 from workq.core.states import WorkerState
@@ -234,9 +235,16 @@ def _together(controller: Controller, categories: dict[str, Metrics], begun: flo
         worker_halts=MappingProxyType(dict(halts)),
         busy=sum((one.busy or 0.0) * one.worker_s for one in every) / there_s if there_s else None,
         controller_s=controller.loop.turns_s if controller.loop is not None else 0.0,
-        categories=MappingProxyType(categories),
+        categories=MappingProxyType(_ByName(categories)),
         collecting_s=time.perf_counter() - begun,
     )
+
+
+class _ByName(dict[str, Metrics]):
+    """The metrics of each category; asked for one that is not there it names those that are."""
+
+    def __missing__(self, name: object) -> Metrics:
+        raise unknown_category(name, list(self))
 
 
 def _merged(histograms: list[Histogram]) -> Histogram:

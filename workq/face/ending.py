@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class Ending(Seeing):
     """What holds up the units of a work queue, or ends them."""
 
+    __slots__ = ()
+
     def pause(self, timeout: float | None = 0.0) -> bool:
         """Have workers take no new unit of this queue. What runs is never stopped; more may be queued.
 

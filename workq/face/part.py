@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from workq.completion import public_names
 from workq.controller.records import Options, Queue
 
 if TYPE_CHECKING:
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
 class Part:
     """What a work queue's object has; `WorkMgr` sets it, `detach` replaces the row, and nobody else changes anything."""
 
+    # So that a name that was mistyped (`wq.num_worker = 3`) is an error. Those who inherit from this have empty ones.
+    __slots__ = (
+        "__weakref__",
+        "_carried",
+        "_finalizer",
+        "_former",
+        "_inline",
+        "_intake",
+        "_intakes",
+        "_row",
+        "_sessions",
+        "controller",
+    )
+
     controller: Any  # of workers, of none, or the parent's: see manager.py, inline.py, nested.py
     _row: Queue
     _inline: bool
@@ -25,6 +40,10 @@ class Part:
     _carried: Carried | None
     _sessions: weakref.WeakSet[Session]
     _finalizer: weakref.finalize[[Queue], Any]
+
+    def __dir__(self) -> list[str]:
+        """Return the public names: what completion offers."""
+        return public_names(self)
 
     def _is_detached(self) -> bool:
         return type(self._row) is not Queue

@@ -31,6 +31,8 @@ MOST_OPTIONS = 1000  # sets of options that one queue remembers
 class Queueing(Seeing):
     """What queues units on a work queue."""
 
+    __slots__ = ()
+
     def queue(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Unit[T]:
         """Queue one call and return its unit at once; work starts at once.
 

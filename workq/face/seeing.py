@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class Seeing(Part):
     """What a work queue tells of itself, and what of that may be set."""
 
+    __slots__ = ()
+
     @property
     def name(self) -> str:
         """The queue's name."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class Waiting(Seeing):
     """What waits for units of a work queue."""
 
+    __slots__ = ()
+
     def sync(self, timeout: float | None = None, *, stop_on_error: bool = False, progress: bool | str = False) -> QueueStatistics:
         """Wait for all units, write their output, make their callbacks, and return the queue's statistics.
 

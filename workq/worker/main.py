@@ -92,7 +92,7 @@ LEFTOVERS_NS = 100_000  # a unit that took longer is looked at for what it left 
 FIRST_UNITS_LOOKED_AT = 64  # of each function, whatever their time, for both
 NOT_LOADED = "The unit's arguments could not be unpickled in the worker; its function was not called."
 NOT_CALLED = "The unit's function could not be loaded in the worker; it was not called."
-NOT_FOUND = NOT_CALLED + " A worker imports the script without what stands under its guard: define the function above it."
+UNDER_GUARD = "a worker imports the script without what stands under its guard: define it above that"
 SCALARS = frozenset({float, str, bytes})
 
 
@@ -165,7 +165,7 @@ class Worker:
         surroundings.reseed()
         mainmodule.after_run = surroundings.reseed
         if config["initializer"]:
-            function, arguments = codec.load(config["initializer"])
+            function, arguments = _initializer(config["initializer"])
             function(*arguments)
         self.interrupts.install()  # whatever those have done to it
         self.leftovers = leftovers.Watcher(self.interrupts)
@@ -596,12 +596,30 @@ def _callable(pickled: bytes, keywords: bool) -> Callable[..., Any]:
     return function
 
 
+def _initializer(pickled: bytes) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Return the initializer and its arguments."""
+    try:
+        function, arguments = codec.load(pickled)
+    except AttributeError as error:
+        _name_guard(error)
+        raise
+    return function, arguments
+
+
+def _name_guard(error: BaseException) -> None:
+    """Say in an error why a worker has not found a name of the script."""
+    text = codec.guarded(lambda: str(error)) or ""
+    if type(error) is AttributeError and "__mp_main__" in text:
+        error.args = (f"{text}; {UNDER_GUARD}",)
+
+
 def _raiser(error: BaseException) -> Callable[..., Any]:
     def cannot_be_loaded(*arguments: object, **named: object) -> None:
         raise error.with_traceback(trace)  # else it would grow with each unit that raises it
 
     trace = error.__traceback__
-    codec.guarded(lambda: error.add_note(NOT_FOUND if "__mp_main__" in str(error) else NOT_CALLED))  # type: ignore[arg-type,return-value]
+    _name_guard(error)
+    codec.guarded(lambda: error.add_note(NOT_CALLED))  # type: ignore[arg-type,return-value]
     return cannot_be_loaded
 
 

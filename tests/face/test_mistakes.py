@@ -1,0 +1,197 @@
+"""What people get wrong: names with a letter missing, times that cannot be, things in the place of their names. Each is told at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import workq
+from tests.support import DEADLINE_S, application
+from workq.adapters.executor import Executor
+
+BELOW_0: dict[str, Callable[[workq.WorkMgr], object]] = {
+    "sync": lambda wq: wq.sync(-1),
+    "wait": lambda wq: wq.wait(-1),
+    "wait_one": lambda wq: wq.wait_one(-0.5),
+    "as_completed": lambda wq: wq.as_completed(-1),
+    "completed": lambda wq: wq.completed(-1),
+    "map": lambda wq: wq.map(abs, [1], timeout=-1),
+    "pause": lambda wq: wq.pause(-1),
+    "clear": lambda wq: wq.clear(-1),
+    "Lock.acquire": lambda wq: workq.Lock("a").acquire(timeout=-3),
+    "Event.wait": lambda wq: workq.Event("a").wait(-3),
+}
+
+
+@pytest.mark.parametrize("wait", BELOW_0.values(), ids=BELOW_0)
+def test_a_time_below_0_is_refused_by_name(wait: Callable[[workq.WorkMgr], object], wq: workq.WorkMgr) -> None:
+    with pytest.raises(workq.ArgumentError, match=r"^timeout must be a number of seconds of 0 or more"):
+        wait(wq)
+
+
+def test_a_unit_takes_a_time_below_0_as_any_future_does(busy: workq.WorkMgr) -> None:
+    unit = busy.queue(time.sleep, 60)
+    with pytest.raises(TimeoutError):
+        unit.result(-5)
+    with pytest.raises(TimeoutError):
+        unit.exception(-5)
+    unit.cancel()
+
+
+# ---------------------------------------------------------------- what a time-out says
+
+
+OUT_OF_TIME: dict[str, Callable[[workq.WorkMgr], object]] = {
+    "sync": lambda wq: wq.sync(0.03),
+    "sync with output": lambda wq: (wq.queue(print, "x"), wq.sync(0.03)),
+    "wait_one": lambda wq: wq.wait_one(0.03),
+    "as_completed": lambda wq: list(wq.as_completed(0.03)),
+    "map": lambda wq: list(wq.map(time.sleep, [60], timeout=0.03)),
+}
+
+
+@pytest.mark.parametrize("wait", OUT_OF_TIME.values(), ids=OUT_OF_TIME)
+def test_a_wait_that_took_too_long_says_the_time_that_it_was_given(wait: Callable[[workq.WorkMgr], object], busy: workq.WorkMgr) -> None:
+    busy.queue(time.sleep, 60)
+    with pytest.raises(TimeoutError, match=r"after 0\.03 s; it goes on"):
+        while True:  # units of before may have to be handed out
+            wait(busy)
+
+
+def test_a_unit_that_took_too_long_says_the_time_that_it_was_given_also_where_others_print(busy: workq.WorkMgr) -> None:
+    unit = busy.queue(time.sleep, 60)
+    busy.queue(print, "x").add_done_callback(lambda unit: None)
+    with pytest.raises(TimeoutError, match=r"after 0\.2 s; it goes on"):
+        unit.result(0.2)
+
+
+def test_a_map_of_an_executor_that_took_too_long_says_the_time_that_it_was_given() -> None:
+    with Executor(1) as executor:
+        results = executor.map(time.sleep, [60], timeout=0.05)
+        with pytest.raises(TimeoutError, match=r"after 0\.05 s; it goes on"):
+            next(results)
+        executor.work_queue.clear(0.0)
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize("name", ["num_worker", "delete_time_out", "max_pendings"])
+def test_a_name_that_a_queue_has_not_cannot_be_set(name: str, wq: workq.WorkMgr) -> None:
+    with pytest.raises(AttributeError, match=name):
+        setattr(wq, name, 3)
+    with pytest.raises(AttributeError, match=name):
+        setattr(wq.options(timeout=1), name, 3)
+    with wq.session() as session, pytest.raises(AttributeError, match=name):
+        setattr(session, name, 3)
+
+
+def test_the_priority_of_a_unit_can_be_read_and_not_set(wq: workq.WorkMgr) -> None:
+    unit = wq.options(priority=2).queue(abs, -1)
+    with pytest.raises(AttributeError, match="priority"):
+        unit.priority = 3  # type: ignore[misc]
+    assert (unit.priority, unit.result(DEADLINE_S)) == (2, 1)
+
+
+def test_completion_offers_public_names_only(wq: workq.WorkMgr) -> None:
+    unit = wq.queue(abs, -1)
+    assert unit.result(DEADLINE_S) == 1
+    with wq.session() as session:
+        things = {"queue": wq, "result": unit, "map": wq.options(timeout=1), "run": session, "every": session.options(timeout=1)}
+        for name, thing in things.items():
+            offered = dir(thing)
+            assert name in offered
+            assert not [each for each in offered if each.startswith("_")]
+            for each in offered:
+                assert getattr(type(thing), each, None) is not None, each
+    assert {"id", "name", "state", "worker", "cancel"} < set(dir(unit))
+    assert not {"call", "data", "extra", "value", "need_extra", "queued_ns", "set_result"} & set(dir(unit))
+    assert "controller" in dir(wq)
+
+
+def test_a_subclass_of_a_queue_may_have_names_of_its_own() -> None:
+    class Mine(workq.WorkMgr):
+        pass
+
+    with Mine(0) as mine:
+        mine.colour = "red"  # type: ignore[attr-defined]
+        assert "colour" in dir(mine)
+
+
+# ---------------------------------------------------------------- things in the place of others
+
+
+def test_a_category_in_the_place_of_its_name_is_told_what_to_do() -> None:
+    with pytest.raises(workq.CategoryError, match=r"add 'zz' with workq\.categories\(\)\.create\(\.\.\.\), or pass its name") as caught:
+        workq.WorkMgr(category=workq.Category("zz"))  # type: ignore[arg-type]
+    assert "max_active_workers" not in str(caught.value)
+
+
+def test_default_workers_above_max_workers_are_clamped(controller: workq.Controller) -> None:
+    controller.add_category(workq.Category("clamped", default_workers=4, max_workers=2))
+    with workq.WorkMgr(category="clamped", controller=controller) as wq:
+        assert wq.num_workers == 2
+
+
+def test_a_category_that_is_put_in_the_place_of_another_keeps_nothing_of_it(controller: workq.Controller) -> None:
+    controller.add_category(workq.Category("twice", max_units=5, max_workers=3))
+    controller.add_category(workq.Category("twice", max_workers=4))
+    assert controller.category("twice") == workq.Category("twice", max_workers=4)
+
+
+@pytest.mark.parametrize("kind", [workq.Lock, workq.Event])
+def test_a_lock_without_a_name_is_told_so(kind: Any) -> None:
+    with pytest.raises(TypeError, match=rf"{kind.__name__}\S*\(\) missing .* 'name'"):
+        kind()
+
+
+def test_a_start_method_in_the_place_of_a_context_is_told_how_to_have_that() -> None:
+    with pytest.raises(workq.ArgumentError, match=r"multiprocessing\.get_context\('fork'\)"):
+        Executor(mp_context="fork")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("share", [2, -0.1, "0.5", None, float("nan"), True])
+def test_a_quantile_is_of_a_share_from_0_to_1(share: Any) -> None:
+    with pytest.raises(workq.ArgumentError, match=r"^share must be a number from 0 to 1"):
+        workq.Histogram(0, 0.0).quantile_s(share)
+
+
+def test_metrics_of_a_category_that_is_not_there_name_those_that_are(controller: workq.Controller) -> None:
+    categories = controller.metrics().categories
+    with pytest.raises(workq.CategoryError, match=r"no category 'nope'; there are .*Default"):
+        categories["nope"]
+    assert "nope" not in categories
+    assert categories.get("nope") is None
+
+
+def test_a_queue_without_workers_that_nobody_holds_says_so() -> None:
+    unit = workq.WorkMgr(0).queue(abs, -1)
+    with pytest.raises(workq.UnitCancelled, match="nobody held its WorkMgr any more"):
+        unit.result()
+
+
+@pytest.mark.slow
+def test_a_function_under_the_guard_is_told_where_to_define_it_in_the_last_line() -> None:
+    ended = application(
+        """
+        import workq
+
+        if __name__ == "__main__":
+            def work():
+                return 1
+
+            with workq.WorkMgr(1) as wq:
+                print(type(wq.queue(work).exception(20)).__name__, wq.queue(work).exception(20))
+            with workq.Executor(1, initializer=work) as executor:
+                print(executor.submit(abs, -1).exception(20))
+        """
+    )
+    assert ended.returncode == 0, ended.stderr
+    hint = "a worker imports the script without what stands under its guard: define it above that"
+    first, second = ended.stdout.strip().split("\n", 1)
+    assert first.startswith("AttributeError")
+    assert first.endswith(hint)
+    assert hint in second
