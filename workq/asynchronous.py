@@ -74,8 +74,9 @@ async def until(row: Queue, ready: Callable[[], bool], deadline: Deadline, what:
 
 
 async def _follow(controller: Controller, ready: Callable[[], bool], loop: asyncio.AbstractEventLoop) -> None:
-    controller.check_usable()
-    lead = controller.running().lead
+    if controller.forked:
+        controller.check_usable()
+    lead = (controller.loop or controller.running()).lead  # also where it takes nothing new: what it has is waited for
     visitor = Visitor(ready, loop)
     lead.admit(visitor)
     try:
@@ -105,7 +106,7 @@ async def _drained(controller: Any) -> None:
     """Wait until what was to be delivered so far has been: log records, done-callbacks."""
     if type(controller) is Controller:
         visitor = Visitor(bool, running_loop())
-        controller.delivery.call(visitor.wake)
+        controller.delivery.call_surely(visitor.wake)
         try:
             async with asyncio.timeout(RECORDS_S):
                 await visitor.sleep()

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from workq.errors import WorkqError
-from workq.unit import PENDING, Ended, Unit
+from workq.unit import PENDING, Unit
 
 T = TypeVar("T")
 
@@ -95,8 +95,9 @@ def bridge_of(loop: asyncio.AbstractEventLoop) -> Bridge:
 async def result_of(unit: Unit[T]) -> T:
     """Wait in a coroutine; its cancellation is the unit's.
 
-    ``asyncio.wrap_future`` would do, but for a unit that raises StopIteration: no future of asyncio takes that, and before Python 3.13
-    its waiter waits for ever. Raised by a coroutine it becomes a RuntimeError.
+    ``asyncio.wrap_future`` would do, but for two things. A unit that somebody else has cancelled would raise asyncio's CancelledError, by
+    which a task group takes the task for one that it has cancelled itself, and says nothing; here it raises UnitCancelled. And no future
+    of asyncio takes a StopIteration: before Python 3.13 its waiter waits for ever. Raised by a coroutine it becomes a RuntimeError.
     """
     if unit.value is PENDING:
         loop = running_loop()
@@ -112,6 +113,4 @@ async def result_of(unit: Unit[T]) -> T:
             except asyncio.CancelledError:
                 unit.cancel()
                 raise
-    if type(unit.value) is Ended and unit.cancelled():
-        raise asyncio.CancelledError(str(unit.value.exception()))
     return unit.result()

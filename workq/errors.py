@@ -108,7 +108,7 @@ class UnitFailed(WorkqError):
 
 
 class UnitCancelled(UnitFailed, CancelledError):
-    """The unit was cancelled: by ``cancel()``, or with its queue."""
+    """The unit was cancelled: by ``cancel()``, or with its queue. Also where it is awaited; there it is no ``asyncio.CancelledError``."""
 
 
 class UnitTimeout(UnitFailed, TimeoutError):

@@ -217,8 +217,7 @@ class WorkMgr(Queueing, Waiting, Ending):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         try:
-            if kind is None and not self._row.closed:  # nor detached
-                self.resume()  # else the wait would never end
+            if kind is None and self._is_to_be_waited_for():
                 self.sync()
         finally:
             self.close()
@@ -228,8 +227,7 @@ class WorkMgr(Queueing, Waiting, Ending):
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         try:
-            if kind is None and not self._row.closed:
-                self.resume()
+            if kind is None and self._is_to_be_waited_for():
                 await self.finished()
         finally:
             await self.aclose()

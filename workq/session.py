@@ -116,7 +116,7 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         try:
-            if kind is None and not self._inner._row.closed:
+            if kind is None and self._inner._is_to_be_waited_for():
                 self.sync()
         finally:
             self.close()

@@ -9,7 +9,7 @@ from typing import Any, overload
 
 from workq.arguments import check_seconds, check_share
 from workq.core.times import cumulative, quantile_s
-from workq.process.stack import stack_of
+from workq.process.stack import NOWHERE, Desk, stack_of
 from workq.tables import described, html_table, rate, seconds, share, size, table
 
 FIRST_BUCKET, LAST_BUCKET, BUCKET_STEP = 10, 40, 2  # that `Histogram.buckets` tells of: 1 us, 4 us, … 18 min
@@ -193,7 +193,7 @@ class WorkerRow:
     waits_for: str | None = None
     progress: tuple[float | None, str] | None = None
     slow: bool = False
-    _stack_fd: int = 0
+    _desk: Desk = NOWHERE
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as a plain dict."""
@@ -206,7 +206,7 @@ class WorkerRow:
             timeout: Seconds to wait for its answer at most. Without one it says why, and what the kernel knows.
         """
         check_seconds("timeout", timeout)
-        return stack_of(self.pid, self._stack_fd, timeout)
+        return stack_of(self.pid, self._desk, timeout)
 
     def cells(self) -> list[str]:
         """Return it as a row of the table."""

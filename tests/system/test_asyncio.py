@@ -150,18 +150,35 @@ async def result_of(unit: workq.Unit[Any]) -> Any:
 
 
 @both_ends
-def test_a_cancelled_unit_raises_cancelled_error_in_the_coroutine_that_awaits_it(run: Any, fifo: str) -> None:
+def test_a_unit_that_others_cancel_raises_unit_cancelled_in_the_coroutine_that_awaits_it(run: Any, fifo: str) -> None:
     async def main() -> str:
         async with workq.WorkMgr(1) as wq:
             unit = wq.queue(wait_for_line, fifo)
             task = asyncio.ensure_future(result_of(unit))
             await asyncio.to_thread(wait_until, unit.running)
             unit.cancel()
-            with pytest.raises(asyncio.CancelledError, match="was cancelled") as caught:
+            with pytest.raises(workq.UnitCancelled, match="was cancelled") as caught:
                 await task
+            assert not task.cancelled()
             return str(caught.value)
 
     assert "wait_for_line" in run(main)
+
+
+@both_ends
+def test_a_task_group_says_that_its_units_were_cleared(run: Any, fifo: str) -> None:
+    async def main() -> set[type[BaseException]]:
+        async with workq.WorkMgr(2) as wq:
+            units = [wq.queue(wait_for_line, fifo) for _ in range(2)]
+            with pytest.raises(ExceptionGroup) as caught:
+                async with asyncio.TaskGroup() as group:
+                    for unit in units:
+                        group.create_task(result_of(unit))
+                    await asyncio.sleep(0)
+                    await asyncio.to_thread(wq.clear, 0)
+            return {type(error) for error in caught.value.exceptions}
+
+    assert run(main) == {workq.UnitCancelled}
 
 
 @every_loop

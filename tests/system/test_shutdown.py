@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import workq
-from tests.support import start_application, wait_until
+from tests.support import DEADLINE_S, start_application, wait_until
 from tests.system.held import Held, deaf, sleep
 from workq import ArgumentError, Controller, QueueClosed, Retry, WorkMgr
 
@@ -168,6 +170,116 @@ def test_while_a_controller_is_drained_nothing_new_is_taken(tmp_path: Path) -> N
     assert not thread.is_alive()
 
 
+# ---------------------------------------------------------------- a block that is left meanwhile, or afterwards
+
+
+def in_a_block(wq: WorkMgr, inside: Callable[[], object] = bool) -> None:
+    with wq:
+        inside()
+
+
+def in_an_async_block(wq: WorkMgr, inside: Callable[[], object] = bool) -> None:
+    async def main() -> None:
+        async with wq:
+            inside()
+
+    asyncio.run(main())
+
+
+both_blocks = pytest.mark.parametrize("block", [in_a_block, in_an_async_block])
+
+
+class Draining:
+    """A thread that shuts down a queue, or its controller, meanwhile."""
+
+    def __init__(self, wq: WorkMgr, shutdown: Callable[[float], workq.Shutdown], drain_timeout: float) -> None:
+        self.told: list[workq.Shutdown] = []
+        self._wq = wq
+        self._thread = threading.Thread(target=lambda: self.told.append(shutdown(drain_timeout)))
+
+    def begin(self) -> None:
+        self._thread.start()
+        wait_until(lambda: "closed" in repr(self._wq))
+
+    def finish(self) -> workq.Shutdown:
+        self._thread.join(DEADLINE_S)
+        return self.told[0]
+
+
+@both_blocks
+@pytest.mark.parametrize("whose", ["controller", "queue"])
+def test_leaving_a_block_waits_for_the_drain_that_another_thread_has_begun(block: Callable[..., None], whose: str, tmp_path: Path) -> None:
+    with Controller() as controller:
+        wq = WorkMgr(1, controller=controller)
+        held = Held(wq, tmp_path).wait_begun()
+        draining = Draining(wq, controller.shutdown if whose == "controller" else wq.shutdown, DEADLINE_S)
+        timer = threading.Timer(0.1, held.let_go)
+
+        def inside() -> None:
+            draining.begin()
+            timer.start()
+
+        block(wq, inside)
+        assert held.unit.done()
+        assert not held.unit.cancelled()
+        assert draining.finish()
+        timer.join()
+
+
+@both_blocks
+@pytest.mark.parametrize("whose", ["controller", "queue"])
+def test_leaving_a_block_ends_without_a_word_where_the_time_of_the_drain_is_over(
+    block: Callable[..., None], whose: str, tmp_path: Path
+) -> None:
+    with Controller() as controller:
+        wq = WorkMgr(1, controller=controller)
+        with Held(wq, tmp_path, sleep) as held:
+            draining = Draining(wq, controller.shutdown if whose == "controller" else wq.shutdown, 0.1)
+            block(wq, draining.begin)
+            assert held.unit.cancelled()
+            assert draining.finish().interrupted == (held.unit.label,)
+
+
+def test_an_exception_in_the_block_ends_its_units_also_while_they_are_drained(tmp_path: Path) -> None:
+    def begin_and_fail() -> None:
+        draining.begin()
+        raise LookupError
+
+    with Controller() as controller:
+        wq = WorkMgr(1, controller=controller)
+        with Held(wq, tmp_path, sleep) as held:
+            draining = Draining(wq, controller.shutdown, DEADLINE_S)
+            with pytest.raises(LookupError):
+                in_a_block(wq, begin_and_fail)
+            assert held.unit.cancelled()
+            draining.finish()
+
+
+@pytest.mark.parametrize("workers", [1, 0])
+@pytest.mark.parametrize("end", ["shutdown", "close"])
+@pytest.mark.parametrize("use", ["none", "units", "paused", "failed"])
+def test_a_queue_whose_controller_has_ended_is_shut_down_and_left_without_a_word(workers: int, end: str, use: str) -> None:
+    controller = Controller()
+    queues = [WorkMgr(workers, controller=controller) for _ in range(3)]
+    for wq in queues:
+        if use == "units":
+            assert wq.queue(abs, -1).result() == 1
+            wq.queue(abs, -2)
+        elif use == "paused":
+            wq.pause()
+            if workers:
+                wq.every(3600, abs, -1)
+        elif use == "failed":
+            wq.queue_callback(divmod, lambda unit, *_: None, 1, 0)
+    getattr(controller, end)()
+    told = queues[0].shutdown()
+    assert told
+    assert told.failures == ()
+    assert queues[0].shutdown()
+    in_a_block(queues[1])
+    in_an_async_block(queues[2])
+
+
 @pytest.mark.parametrize("seconds", [-1, None, "1", float("nan")])
 def test_a_time_that_makes_no_sense_is_refused(seconds: object) -> None:
     with Controller() as controller, WorkMgr(1, controller=controller) as wq:
@@ -244,6 +356,33 @@ def test_a_program_whose_main_thread_ends_meanwhile_ends_by_the_signal_all_the_s
     assert ended.returncode == -signal.SIGTERM
     assert "main is over" in ended.stdout
     assert "1 unit was interrupted" in ended.stdout
+
+
+ASYNCIO_SERVICE = """
+    import asyncio, signal, time
+    import workq
+    async def main():
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        workq.shutdown_on_signal(signal.SIGTERM, drain_timeout=20)
+        async with workq.WorkMgr(1) as wq:
+            unit = wq.queue(time.sleep, 0.3)
+            while not unit.running(): await asyncio.sleep(0.002)
+            print("ready", flush=True)
+            await stop.wait()
+        print("the unit is", unit.state.value, flush=True)
+    if __name__ == "__main__":
+        asyncio.run(main())
+"""
+
+
+def test_a_program_of_asyncio_that_leaves_its_block_at_the_signal_waits_for_the_drain() -> None:
+    with start_application(ASYNCIO_SERVICE) as app:
+        assert app.line() == "ready"
+        os.kill(app.pid, signal.SIGTERM)
+        ended = app.finish()
+    assert (ended.stdout, ended.stderr) == ("the unit is done\n", "")
+    assert ended.returncode in (0, -signal.SIGTERM), "whether its loop is there when the signal is sent again"
 
 
 def test_uninstalling_puts_the_former_handler_back_and_leaves_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 import threading
@@ -52,6 +53,29 @@ def block_signals(fifo: str) -> None:
 def take_the_handler(fifo: str) -> None:
     signal.signal(STACK_SIGNAL, signal.SIG_DFL)
     hold(fifo)
+
+
+def keep_the_lock_and_the_handler(fifo: str) -> None:
+    signal.signal(STACK_SIGNAL, signal.SIG_DFL)
+    with open(fifo, "rb") as file:
+        ctypes.PyDLL(None).read(file.fileno(), ctypes.create_string_buffer(1), 1)
+
+
+def take_the_pipe(fifo: str) -> None:
+    """Have a pipe of one's own where the worker is asked."""
+    reading, writing = os.pipe()
+    for fd in range(100, 400):
+        try:
+            if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:") and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR:
+                os.dup2(reading, fd)
+                break
+        except OSError:
+            pass
+    else:
+        raise AssertionError("there is no such pipe")
+    os.write(writing, b"mine")
+    hold(fifo)
+    assert os.read(reading, 100) == b"mine"
 
 
 def close_everything(fifo: str) -> None:
@@ -129,14 +153,57 @@ def test_a_worker_that_has_ended_says_so(wq: workq.WorkMgr) -> None:
     wait_until(lambda: "has ended" in unit.worker.stack())
 
 
+WAITS = {
+    "usleep": lambda c: c.usleep(300_000),
+    "poll": lambda c: c.poll(None, 0, 300),
+    "select": lambda c: c.select(0, None, None, None, (ctypes.c_long * 2)(0, 300_000)),
+}
+
+
+def wait_in_c(call: str, keeps_the_lock: bool) -> tuple[int, int]:
+    """Be in a system call of C code that fails when a signal comes: return what it returned, and its errno."""
+    loaded = (ctypes.PyDLL if keeps_the_lock else ctypes.CDLL)(None, use_errno=True)
+    return WAITS[call](loaded), ctypes.get_errno()
+
+
+@pytest.mark.parametrize(
+    ("call", "keeps_the_lock"), [("usleep", False), ("poll", False), ("select", False), ("usleep", True), ("poll", True)]
+)
+def test_a_system_call_of_c_code_goes_on_while_its_worker_is_looked_at(wq: workq.WorkMgr, call: str, keeps_the_lock: bool) -> None:
+    unit = wq.queue(wait_in_c, call, keeps_the_lock)
+    wait_until(unit.running)
+    wait_until(lambda: "in wait_in_c" in wq.workers()[0].stack())
+    assert unit.result(DEADLINE_S) == (0, 0)
+
+
+def test_a_unit_that_waits_for_any_signal_does_not_end_because_somebody_looks(wq: workq.WorkMgr) -> None:
+    unit = wq.queue(pause_in_c)
+    wait_until(unit.running)
+    for _ in range(5):
+        wait_until(lambda: "in pause_in_c" in wq.workers()[0].stack())
+    assert unit.running()
+    unit.cancel()
+
+
+def pause_in_c() -> None:
+    ctypes.CDLL(None).pause()
+
+
+@pytest.mark.parametrize("function", [block_signals, take_the_handler, take_the_pipe], ids=["blocked", "handler", "pipe"])
+def test_a_unit_that_blocks_the_signal_or_takes_its_handler_or_its_pipe_is_seen_all_the_same(
+    wq: workq.WorkMgr, tmp_path: Path, function: object
+) -> None:
+    with Held(wq, tmp_path, function) as held:  # type: ignore[arg-type]
+        for _ in range(3):
+            wait_until(lambda: "in hold" in wq.workers()[0].stack())
+    held.unit.result(DEADLINE_S)
+    wait_until(lambda: "waits for units" in wq.workers()[0].stack())
+
+
 @pytest.mark.parametrize(
     ("function", "why"),
-    [
-        (block_signals, "it has not answered within 0.05 s"),
-        (take_the_handler, "its unit has taken away the handler"),
-        (close_everything, "it cannot be looked into"),
-    ],
-    ids=["blocked", "taken", "closed"],
+    [(keep_the_lock_and_the_handler, "its unit has taken away the handler"), (close_everything, "it cannot be looked into")],
+    ids=["taken", "closed"],
 )
 def test_where_no_answer_can_come_it_says_why_in_bounded_time_and_harms_nobody(
     wq: workq.WorkMgr, tmp_path: Path, function: object, why: str

@@ -223,6 +223,10 @@ class Controller:
         self.segments.close()
         _living.discard(self)
 
+    def has_ended(self) -> bool:
+        """Return whether its thread has ended: nothing runs any more, and nobody is told of anything."""
+        return self.loop is not None and self.loop.lead.closed
+
     def end_queues(self) -> int:
         """Begin to end the queues that are not to be drained at the interpreter's exit; return how many units that drops."""
         dropped = 0

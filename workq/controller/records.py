@@ -16,7 +16,7 @@ from workq.controller.tallies import QueueTimes
 from workq.core.states import UNIT_ENDS, UnitState
 from workq.core.times import Times
 from workq.errors import LaunchError
-from workq.transport.board import BATCH_AT, FINISHED, MASK, STACK_FD, STARTED
+from workq.transport.board import BATCH_AT, FINISHED, MASK, STARTED
 from workq.transport.channel import Incoming, Outgoing
 from workq.transport.segments import Reading, Segment
 from workq.unit import PENDING
@@ -233,10 +233,10 @@ class Worker:
         Args:
             timeout: Seconds to wait for its answer at most. Without one it says why, and what the kernel knows.
         """
-        from workq.process.stack import stack_of
+        from workq.process.stack import desk_of, stack_of
 
         check_seconds("timeout", timeout)
-        return stack_of(self.pid, self.words[STACK_FD], timeout) if not self.exited else f"{self.name} (pid {self.pid}) has ended"
+        return stack_of(self.pid, desk_of(self.words), timeout) if not self.exited else f"{self.name} (pid {self.pid}) has ended"
 
     def __repr__(self) -> str:
         return f"<{self.name} pid {self.pid}>"

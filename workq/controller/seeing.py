@@ -14,9 +14,10 @@ from workq.core.events import BlockedHow
 from workq.core.states import WorkerState
 from workq.core.times import Times
 from workq.process import probe
+from workq.process.stack import desk_of
 from workq.statistics import Histogram, Metrics, QueueStatistics, WorkerRow, WorkerTable
 from workq.tables import described
-from workq.transport.board import BATCH_AT, FINISHED, STACK_FD, STARTED
+from workq.transport.board import BATCH_AT, FINISHED, STARTED
 
 if TYPE_CHECKING:
     from workq.controller.controller import Controller
@@ -125,7 +126,7 @@ def _worker_row(controller: Controller, worker: Worker, row: Any) -> WorkerRow:
         loop.locks.waits().get(int(worker.number)),
         _progress(worker),
         running is not None and worker.slow_number == worker.words[STARTED],
-        worker.words[STACK_FD],
+        desk_of(worker.words),
     )
 
 

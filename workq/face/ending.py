@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from workq import context, gathering
 from workq.arguments import check_callable, check_seconds, check_timeout
 from workq.controller.controller import Controller
-from workq.errors import WorkErrors, WorkqError
+from workq.errors import QueueClosed, WorkErrors, WorkqError
 from workq.face.seeing import Seeing
 
 if TYPE_CHECKING:
@@ -81,6 +81,22 @@ class Ending(Seeing):
 
     # ------------------------------------------------------------ deleting it
 
+    def _is_to_be_waited_for(self) -> bool:
+        """Return whether its units are waited for where a block is left: also while somebody else drains the queue, or its controller."""
+        row = self._row
+        if self._is_detached() or (row.closed and not row.draining):
+            return False
+        self._let_go_on()
+        return not self.controller.closed or row.busy()
+
+    def _let_go_on(self) -> None:
+        """Resume it, as a wait for a paused one would never end."""
+        try:
+            if not self._row.closed:
+                self.resume()
+        except QueueClosed:  # its controller is being shut down, by which it is resumed; or has been closed, and nothing runs any more
+            pass
+
     def close(self) -> None:
         """Delete the queue. When it returns, no unit of it runs any more and nothing can be queued on it.
 
@@ -111,8 +127,9 @@ class Ending(Seeing):
         return waits and not self.controller.forked and not self.controller.closed
 
     def _is_over(self) -> bool:
-        """Return whether nothing of the queue is left: no unit, no worker that has still to tear down."""
-        return not self._row.busy() and self._row.gone and not self._row.fit
+        """Return whether nothing of the queue is left: no unit, no worker that has still to tear down; or nothing of its controller."""
+        over = not self._row.busy() and self._row.gone and not self._row.fit
+        return over or (isinstance(self.controller, Controller) and self.controller.has_ended())
 
     def _end_close(self) -> None:
         """Say what is still to be said of the queue: it is gone."""
@@ -131,7 +148,7 @@ class Ending(Seeing):
         """Take nothing new, let what was queued end, for ``drain_timeout`` seconds at most, then ``close``.
 
         Output is written and callbacks are made as by ``sync``; what they queue on this queue is refused. What has not ended by then is
-        interrupted, and killed after ``delete_timeout``.
+        interrupted, and killed after ``delete_timeout``. It does nothing where the queue's controller has been closed.
 
         Returns:
             Which units were interrupted, which were never begun, and what failed; true where nothing was cut short.
@@ -147,8 +164,11 @@ class Ending(Seeing):
 
         gathering.refuse_in_callback(self._row, "shutdown()")
         begun, failures = time.monotonic(), []
-        if self._row.paused and not self._row.closed:  # a paused one would end nothing
-            self.resume()
+        if self.controller.closed and not self._row.busy():
+            self.close()
+            return draining.report((), (), begun)
+        if self._row.paused:
+            self._let_go_on()
         draining.begin([self._row])
         try:
             gathering.sync(self._row, drain_timeout)

@@ -42,6 +42,8 @@ PROGRESS_OF = 7  # the unit whose progress is told
 PROGRESS = 8  # how far it is: billionths, and one more; 0: it does not say
 PROGRESS_TURN = 9  # odd while progress is being written
 STACK_FD = 10  # the worker's descriptor of the memory in which it writes its stacks; 0: none
+STACK_ASK = 11  # the descriptor of the pipe at which it is asked for them; the bits from ASK_SHIFT on: which pipe; 0: none
+WATCH_THREAD = 15  # the kernel's number of its watch thread
 # -- words written by the parent, on another cache line
 LIMIT = 16
 WAIT = 17
@@ -51,6 +53,7 @@ POOLS = 20  # how often the categories were changed; a unit that makes a queue l
 
 STACK_SIGNAL = 60  # a real-time signal (SIGRTMAX - 4): asks a worker for its stacks
 STACK_MEMORY = "workq-stack"
+ASK_SHIFT = 24  # more bits than a descriptor has
 
 EXIT_MAIMED = 74  # what a worker exits with after a unit that has closed its descriptors
 EXIT_LOCKED = 75  # after a unit that has ended and still held a lock
