@@ -134,6 +134,10 @@ class InlineController:
         """Whoever waits runs it."""
         self.wait_unit(unit, None)
 
+    def begun(self) -> set[Unit[Any]]:
+        """Return the units that run."""
+        return {*self._running}
+
     def open_units(self, queue: Queue) -> tuple[list[Unit[Any]], list[Unit[Any]]]:
         """Return a queue's units that run, and those that have not begun."""
         return list(self._running), [unit for unit in queue.open_list() if unit not in self._running]
