@@ -45,6 +45,7 @@ class Settings(NamedTuple):
     quantum_units: int = 16  # how many units a worker may take from one queue while others wait
     recall_after_s: float = 0.002  # silence of a worker before the units behind its running one are taken back
     long_after_s: float = 0.05  # a unit runs for so long: those behind it are taken back also where no other worker could run them yet
+    slowest_bytes_per_s: float = 20e6  # a worker that reads its arguments so slowly is not taken for silent
     silent_after_s: float = 0.1  # a worker has not begun what it was sent for so long: others may run it
 
     # -- memory and CPU time

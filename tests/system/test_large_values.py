@@ -9,6 +9,7 @@ import numpy
 import pytest
 
 import workq
+from tests.support import application
 
 kept: list[numpy.ndarray] = []
 
@@ -127,3 +128,22 @@ def test_large_bytes_and_keyword_arguments(size: int) -> None:
             assert wq.queue(bytes, size * 8).result() == bytes(size * 8)
             assert wq.queue(total, array=numpy.ones(size)).result() == size
             assert wq.queue(len, b"x" * (size * 8)).result() == size * 8
+
+
+def test_a_worker_that_reads_for_long_is_not_taken_for_silent() -> None:
+    """Else two idle workers would hand a large argument to and fro for ever, each too slow to have read it before it is taken back."""
+    ended = application(
+        """
+        import os
+        del os.memfd_create  # so that it goes through the socket
+        import workq
+
+        if __name__ == "__main__":
+            with workq.Controller(settings=workq.Settings(silent_after_s=0.001)) as controller:
+                with workq.WorkMgr(2, controller=controller) as wq:
+                    wq.queue(abs, 1), wq.queue(abs, 2)  # so that there are two
+                    wq.sync()
+                    print([wq.queue(len, bytes(100_000_000)).result(15) for _ in range(3)])
+        """
+    )
+    assert ended.stdout.strip() == "[100000000, 100000000, 100000000]", ended.stderr

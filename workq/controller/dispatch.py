@@ -261,6 +261,7 @@ class Dispatcher:
         if batch.queue.unusual:
             news = self._mark_unusual(units, items, news)
         payload = marshal_dumps((batch.first, number, items, [unit.id for unit in units], news), 2)
+        batch.size_bytes = len(payload)
         batch.queue.bytes_each = len(payload) / len(units) + 1
         batch.queue.bytes_down += len(payload)
         return down_frame(DOWN_UNITS, payload)

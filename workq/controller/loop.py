@@ -364,7 +364,8 @@ class Loop:
     def _recall_moment(self, worker: Any, now: float) -> float:
         running = self.dispatcher.running(worker)
         if running is None:  # it has begun nothing of what it was sent: about to wake, or stopped by a signal
-            return float(worker.silent_since(now) + self.settings.silent_after_s)
+            reading_s = sum(batch.size_bytes for batch in worker.batches) / self.settings.slowest_bytes_per_s
+            return float(worker.silent_since(now) + self.settings.silent_after_s + reading_s)
         if facts.could_run_elsewhere(self, worker.queue, worker):
             return float(running[1] + self.settings.recall_after_s)
         return float(running[1] + self.settings.long_after_s)

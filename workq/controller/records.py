@@ -119,7 +119,7 @@ class Batch:
     is struck by an exception of a signal handler between two steps leaves nothing that the next reader cannot take up.
     """
 
-    __slots__ = ("at", "begun_ns", "done", "first", "queue", "sent", "skipped", "tried", "units")
+    __slots__ = ("at", "begun_ns", "done", "first", "queue", "sent", "size_bytes", "skipped", "tried", "units")
 
     def __init__(self, queue: Queue, first: int) -> None:
         self.queue = queue
@@ -129,6 +129,7 @@ class Batch:
         self.begun_ns = 0
         self.done = 0  # how many have returned, and are not yet counted with the queue's
         self.skipped = 0  # how many were taken back or not begun
+        self.size_bytes = 0  # of its frame, where that may be large
         self.sent = False
         self.tried = False  # it was begun to be sent; whether it was is not known before `sent` is set
 
