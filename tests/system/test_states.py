@@ -22,12 +22,6 @@ pytestmark = pytest.mark.slow
 NEVER_JUDGED = DEFAULTS._replace(sample_s=3600.0)  # what waits counts as active, unless it says so
 
 
-def note_and_sleep(path: str, number: int) -> None:
-    with open(path, "a") as file:
-        file.write(f"{number} ")
-    time.sleep(600)
-
-
 def states(controller: workq.Controller) -> list[str]:
     return sorted(row.state for row in controller.workers())
 
@@ -154,19 +148,6 @@ def test_units_that_only_sleep_have_as_many_stand_ins_as_the_queue_has_workers_a
             wq.queue(time.sleep, 0.05)
         wq.sync(DEADLINE_S)
     assert controller.metrics().workers_started <= 4
-
-
-@judging
-def test_units_that_are_taken_back_keep_their_order(controller: workq.Controller, tmp_path: Path) -> None:
-    """Two workers hold the first eight and the next eight; what is taken back of either goes on in the order of submission."""
-    order = tmp_path / "order"
-    with workq.WorkMgr(2, delete_timeout=0.2, controller=controller) as wq:
-        units = [wq.queue(note_and_sleep, str(order), number) for number in range(16)]
-        wait_until(lambda: order.exists() and len(order.read_text().split()) == 4)  # two workers, and two stand-ins
-        begun = sorted(map(int, order.read_text().split()))
-        for unit in units:
-            unit.cancel()
-    assert begun[:3] == [0, 1, 2]
 
 
 @judging

@@ -592,7 +592,7 @@ class Dispatcher:
                     if unit.value is PENDING:
                         back.append(unit)
         for unit in reversed(back):
-            _put_back(unit.call.queue.backlog(unit.call.options.priority), unit)
+            unit.call.queue.backlog(unit.call.options.priority).appendleft(unit)
         if worker.quota is not None and not worker.told_spent:
             worker.quota += len(back)
         return len(back)
@@ -741,18 +741,6 @@ def _pack_large(worker: Worker, units: list[Any], items: list[Any], same: bool) 
             else:
                 where = [copy_out(segment, lengths)]
             items[index] = where if same else (unit.call.number, where)
-
-
-def _put_back(backlog: deque[Unit[Any]], unit: Unit[Any]) -> None:
-    """Put a unit back where it stood: behind those that were queued before it and have come back already, before all others.
-
-    In the controller's thread, which no signal handler interrupts: between two steps a unit may be in no place.
-    """
-    earlier = []
-    while backlog and backlog[0].id < unit.id:
-        earlier.append(backlog.popleft())
-    backlog.appendleft(unit)
-    backlog.extendleft(reversed(earlier))
 
 
 def _batches_in_flight(worker: Worker) -> int:
