@@ -193,7 +193,8 @@ class Worker:
     def whole(self) -> bool:
         """Return whether the descriptors are still ours (3 us). Nothing of ours may ever be written to a file of a unit's."""
         if not self.maimed:
-            self.maimed = any(identity(fd) != known for fd, known in self.own_descriptors.items())
+            own = list(self.own_descriptors.items())  # a copy: a thread of the unit may be adding one
+            self.maimed = any(identity(fd) != known for fd, known in own)
         return not self.maimed
 
     def ring(self) -> None:
