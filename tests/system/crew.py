@@ -126,6 +126,14 @@ def fail_if(path: str) -> None:
     note(path, "up")
 
 
+def wait_and_fail_if(fifo: str, path: str) -> None:
+    """The same, when the other end of the fifo is closed."""
+    if os.path.exists(path + ".broken"):
+        with open(fifo, "rb") as file:
+            file.read()
+        fail(path)
+
+
 def fail_but_in(pid_path: str, path: str) -> None:
     """Fail in every worker but the first."""
     try:

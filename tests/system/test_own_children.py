@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import workq
-from tests.support import DEADLINE_S, wait_until
+from tests.support import DEADLINE_S, wait_gone, wait_until
 from tests.system.held import Held, deaf, hold
 
 pytestmark = pytest.mark.slow
@@ -362,6 +362,28 @@ def test_one_that_dies_takes_the_unit_that_waits_and_is_named(wq: workq.WorkMgr)
     assert (error.exit_code, error.halt.unit) == (3, "inner:1 _exit")
     assert after.result(DEADLINE_S) == 5
     wait_until(lambda: len(wq.controller.queues) == 1)
+
+
+def test_one_that_dies_before_its_beginning_was_heard_of_is_named_all_the_same(wq: workq.WorkMgr) -> None:
+    loop = wq.controller.running()
+    died = threading.Event()
+
+    def keep_the_controller_until_it_has_died() -> None:
+        """Between two of its turns: after it has given the unit, and before it reads that it was begun."""
+        given = [worker for worker in loop.by_number.values() if worker.own]
+        if given:
+            wait_gone(given[0].pid)
+            died.set()
+        else:
+            loop.command(keep_the_controller_until_it_has_died)
+
+    loop.command(keep_the_controller_until_it_has_died)
+    unit = wq.queue(die_inside)
+    assert died.wait(DEADLINE_S)
+    wait_until(unit.done)  # `exception` would read what workers say
+    error = unit.exception(DEADLINE_S)
+    assert isinstance(error, workq.WorkerHalted)
+    assert (error.exit_code, error.halt.unit) == (3, "inner:1 _exit")
 
 
 # ---------------------------------------------------------------- offers that are not taken up

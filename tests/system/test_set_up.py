@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import workq
-from tests.support import wait_gone, wait_readable, wait_until
+from tests.support import DEADLINE_S, wait_gone, wait_readable, wait_until
 from tests.system import crew
 from workq import Controller, PicklingError, QueueClosed, SetupFailed, TooLate, UnitCancelled, UnitTimeout, WorkerHalted, WorkMgr
 from workq.config import DEFAULTS
@@ -27,6 +29,27 @@ def path(tmp_path: Path) -> str:
 def controller() -> Iterator[Controller]:
     with Controller() as one:
         yield one
+
+
+@contextmanager
+def between_turns(controller: Controller) -> Iterator[None]:
+    """Keep the controller where it has nothing in hand: at the beginning of its next turn, when it asks for the time."""
+    loop, there, on = controller.running(), threading.Event(), threading.Event()
+    clock = loop.clock
+
+    def slow_clock() -> float:
+        there.set()
+        assert on.wait(DEADLINE_S)
+        return clock()
+
+    loop.clock = slow_clock
+    loop.ring()
+    assert there.wait(DEADLINE_S)
+    try:
+        yield
+    finally:
+        loop.clock = clock
+        on.set()
 
 
 def words(path: str) -> Counter[str]:
@@ -219,6 +242,25 @@ def test_a_queue_heals_when_what_its_setup_needs_is_back(controller: Controller,
             assert isinstance(unit.exception(), SetupFailed)
         os.unlink(path + ".broken")
         assert wq.queue(crew.pid).result()
+
+
+def test_a_unit_queued_after_the_failure_was_told_is_tried_and_not_failed_with_the_others(tmp_path: Path) -> None:
+    """Whoever reads the outcome is ahead of the controller, which has yet to fail those that waited."""
+    path, fifo = str(tmp_path / "notes"), str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    Path(path + ".broken").touch()
+    with Controller(settings=DEFAULTS._replace(start_tries=1)) as controller, WorkMgr(1, controller=controller) as wq:
+        wq.setup(crew.wait_and_fail_if, fifo, path)
+        first = wq.queue(crew.pid)
+        others = [wq.queue(crew.pid) for _ in range(20)]
+        gate = os.open(fifo, os.O_WRONLY)  # opens when the set-up has
+        with between_turns(controller):
+            os.close(gate)
+            assert isinstance(first.exception(DEADLINE_S), SetupFailed)
+            os.unlink(path + ".broken")
+            last = wq.queue(crew.pid)
+        assert {type(unit.exception()) for unit in others} == {SetupFailed}
+        assert last.result()
 
 
 def test_while_one_worker_is_set_up_it_serves_the_queue_alone_whatever_happens_to_others(controller: Controller, tmp_path: Path) -> None:

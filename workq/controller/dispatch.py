@@ -714,6 +714,11 @@ class Dispatcher:
             queue.resting.clear()
         return [unit for unit in taken if unit.value is PENDING]
 
+    def put_back(self, queue: Queue, units: list[Unit[Any]]) -> None:
+        """Put units that were taken off a queue's backlogs before those that were queued meanwhile. Under the lock."""
+        for unit in reversed(units):
+            queue.backlog(unit.call.options.priority).appendleft(unit)
+
 
 MOST_KNOWN = 4096  # functions, each under its options, that a worker keeps
 GHOST_VALUE = object()

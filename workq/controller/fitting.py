@@ -50,7 +50,7 @@ class Fittings:
         worker.quota = 0  # whatever the core decides: it takes nothing more
         worker.told_spent = True
         if how == SET_UP_FAILED:
-            queue.set_up_error = error
+            _keep(queue, error)
         if queue.session:  # first: the core must not look for another worker
             self._loop.command(self._loop.sessions.lose, queue, None)
         self._loop.tell(WorkerUnfit(worker.number, queue.number, how == SET_UP_FAILED))
@@ -60,20 +60,28 @@ class Fittings:
         if queue is None or queue.outfit is None or queue.outfit.set_up is None or worker.killed_for is not None:
             return
         if queue.number not in worker.set_up_for:
-            queue.set_up_error = codec.dump_error(SetupFailed(f"workers end while they are set up for queue {queue.name}: {halt}"))
+            _keep(queue, codec.dump_error(SetupFailed(f"workers end while they are set up for queue {queue.name}: {halt}")))
             self._loop.tell(WorkerUnfit(worker.number, queue.number, failed=True))
 
     def fail_queue(self, number: QueueId) -> None:
-        """No worker can be set up for a queue: its units that wait fail with the error of the last set-up."""
+        """No worker can be set up for a queue: its units that waited when the last set-up failed fail with its error.
+
+        One that was queued since is tried: whoever queued it may have heard of that failure, and mended what the set-up needs.
+        """
         loop, queue = self._loop, self._loop.controller.queues.get(number)
         if queue is None:
             return
         with queue.in_hand():
-            for unit in loop.dispatcher.drop_all(queue):
-                queue.failed += 1
-                loop.settle(unit, Ended(UnitState.FAILED, payload=queue.set_up_error))
+            with loop.dispatcher.lock:
+                dropped = loop.dispatcher.drop_all(queue)
+                loop.dispatcher.put_back(queue, [unit for unit in dropped if unit.id > queue.set_up_failed_at])
+            for unit in dropped:
+                if unit.id <= queue.set_up_failed_at:
+                    queue.failed += 1
+                    loop.settle(unit, Ended(UnitState.FAILED, payload=queue.set_up_error))
         loop.told(queue, 0)
         loop.tell(WorkTaken(number))
+        loop.look_at(queue)
         loop.lead.wake_ready()
 
     # ------------------------------------------------------------ tear-down
@@ -109,6 +117,12 @@ class Fittings:
         queue.fit.discard(worker)
         worker.has_to_tear_down.pop(queue.number, None)
         self._loop.lead.wake_ready()
+
+
+def _keep(queue: Queue, error: bytes) -> None:
+    """Keep how a set-up has failed, and which units were queued by then."""
+    queue.set_up_error = error
+    queue.set_up_failed_at = next(queue.ids)
 
 
 class Words:

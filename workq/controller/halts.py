@@ -103,6 +103,7 @@ class Halts:
         loop = self._loop
         while loop.dispatcher.read(worker):
             pass
+        loop.nested.answer()  # its last requests came with that: which of its own units it had begun, say
         running = loop.dispatcher.running(worker)
         with loop.dispatcher.lock:
             all_lost = loop.dispatcher.abandon(worker)

@@ -534,9 +534,7 @@ class Loop:
                     if not worker.limited:
                         self.dispatcher.recall(worker)
                 dropped = self.dispatcher.drop_all(queue)
-                for unit in reversed(dropped):  # before those that were queued meanwhile
-                    if not spared < unit.id <= last:
-                        queue.backlog(unit.call.options.priority).appendleft(unit)
+                self.dispatcher.put_back(queue, [unit for unit in dropped if not spared < unit.id <= last])
             for unit in dropped:
                 if not spared < unit.id <= last:
                     continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from marshal import dumps as marshal_dumps
 from marshal import loads as marshal_loads
 from typing import TYPE_CHECKING, Any
@@ -166,6 +167,7 @@ class Nested:
                 self._loop.sessions.fail(unit)
             if call.options.queue_timeout is not None:
                 self._loop.controller.watch_queue_time(unit)
+            queue.ids = count(unit_id + 1)  # the worker numbers them
         self._loop.look_at(queue)
 
     def _cancel(self, worker: Worker, queue: Queue, key: tuple[int, int], unit_id: int) -> None:

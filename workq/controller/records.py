@@ -306,6 +306,7 @@ class Queue:  # weakly referred to by its controller
         self.outfit: Outfit | None = None  # what is to be done in each of its workers, first and last
         self.fit: set[Worker] = set()  # its workers that have something to do last; belongs to the lead
         self.set_up_error = b""  # of the last set-up that has failed
+        self.set_up_failed_at = 0  # units up to this number were there then, and may fail with it
         self.opened = False  # the core knows it
         self.gone = False  # the core has forgotten it
         self.why_deleted = "its queue was deleted"
