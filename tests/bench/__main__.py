@@ -9,55 +9,85 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.bench import mechanisms, picture, report, runner
-from tests.bench.results import line_of
+from tests.bench import mechanisms, picture, report, runner, saved
 from tests.bench.rows import ROWS
 from tests.bench.scale import calibrate
-from tests.bench.workloads import WORKLOADS
 
 
 def main() -> None:
     """Read the command line, measure what it asks for, and show it."""
-    options = _parse()
+    parser = _parser()
+    options = parser.parse_args()
+    try:
+        measured = saved.read(path for path in options.resume if path.exists() or path != options.json)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # not at once: what is being measured must be ended first
-    rows = [row for row in ROWS if not options.only or row.name in options.only]
-    loops_per_ms = calibrate()
-    about = {**report.machine(), "rounds": options.rounds, "quick": options.quick, "loops_per_ms": loops_per_ms}
+    about = {**report.machine(), "rounds": options.rounds, "quick": options.quick, "loops_per_ms": calibrate()}
     if options.mechanisms:
-        _show_mechanisms(options, about)
-        return
-    workloads = list(dict.fromkeys(row.workload for row in rows))
-    outcomes = runner.run(workloads, options.rounds, options.quick, loops_per_ms, _tell)
-    lines = [line_of(row, outcomes[row.workload], tuple(WORKLOADS[row.workload].limits)) for row in rows]
-    print(f"\n{_about(about)}\n\n{report.table(lines)}", end="")
+        _measure_mechanisms(options, about)
+    else:
+        _measure_rows(options, about, measured)
+
+
+def _measure_rows(options: argparse.Namespace, about: dict[str, Any], measured: saved.Measured) -> None:
+    """Measure what is not known yet. The file gets each row when it is there; page and picture get all of them, however the run ends."""
+    wanted = [] if options.join else [row for row in ROWS if not options.only or row.name in options.only]
+    workloads = list(dict.fromkeys(row.workload for row in wanted))
+    measured.begin(about)
+    try:
+        runs = runner.run(
+            saved.missing(workloads, measured), options.rounds, options.quick, about["loops_per_ms"], _tell, options.row_minutes * 60
+        )
+        for workload, outcomes in runs:
+            measured.add(workload, outcomes)
+            if options.json:
+                measured.write(options.json)
+    finally:
+        _show_rows(options, measured)
+
+
+def _show_rows(options: argparse.Namespace, measured: saved.Measured) -> None:
+    lines = measured.lines()
+    text = f"{measured.about()}\n\n{report.table(lines)}"
+    print(f"\n{text}", end="")
+    if options.json:
+        measured.write(options.json)
     if options.page:
         shown = os.path.relpath(options.svg, options.page.parent) if options.svg else ""
-        text = f"{_about(about)}\n\n{report.table(lines)}"
         options.page.write_text(report.with_table(options.page.read_text(), text, picture=shown))
-    if options.json:
-        options.json.write_text(report.as_json(lines, outcomes, about))
     if options.svg:
         options.svg.write_text(picture.svg(lines))
 
 
-def _show_mechanisms(options: argparse.Namespace, about: dict[str, Any]) -> None:
-    effects = mechanisms.measure(options.rounds, options.quick, about["loops_per_ms"], _tell)
-    text = f"{_about(about)}\n\n{mechanisms.table(effects)}"
+def _measure_mechanisms(options: argparse.Namespace, about: dict[str, Any]) -> None:
+    """Measure all mechanisms; the page gets them after each round."""
+    text = ""
+    for effects in mechanisms.measure(options.rounds, options.quick, about["loops_per_ms"], _tell, options.mechanism_minutes * 60):
+        text = f"{saved.about(about)}\n\n{mechanisms.table(effects)}"
+        if options.page:
+            options.page.write_text(report.with_table(options.page.read_text(), text, report.MECHANISMS_MARK))
     print(f"\n{text}", end="")
-    if options.page:
-        options.page.write_text(report.with_table(options.page.read_text(), text, report.MECHANISMS_MARK))
 
 
-def _parse() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tests/bench/run.py", description="workq beside its peers and the machine's limits")
     parser.add_argument("--rounds", type=_count, default=5, help="how often each is measured (default 5); medians are shown")
     parser.add_argument("--only", action="append", metavar="ROW", choices=[row.name for row in ROWS], help="this row; may be repeated")
     parser.add_argument("--mechanisms", action="store_true", help="instead: workq as it is beside workq without each of its mechanisms")
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that it works, not for figures to quote")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures of all rounds")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures of all rounds, after each row")
+    resume = "take over what this file has, and measure the rest only; may be repeated: the later file counts"
+    parser.add_argument("--resume", type=Path, metavar="FILE", action="append", default=[], help=resume)
+    parser.add_argument("--join", action="store_true", help="measure nothing: only show what the files of --resume have")
     parser.add_argument("--page", type=Path, metavar="FILE", help="put the table into this page, in place of the one that it has")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a picture")
-    return parser.parse_args()
+    longest = "begin nothing more of a row after so long (default %(default)g); its goal gets one round at least"
+    parser.add_argument("--row-minutes", type=float, default=6.0, metavar="N", help=longest)
+    parser.add_argument(
+        "--mechanism-minutes", type=float, default=7.0, metavar="N", help="the same for all mechanisms (default %(default)g)"
+    )
+    return parser
 
 
 def _count(text: str) -> int:
@@ -69,11 +99,6 @@ def _count(text: str) -> int:
 
 def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _about(about: dict[str, Any]) -> str:
-    text = "Python {python}, {cores} cores, {processor}; {rounds} rounds, load before {load_before:.1f}".format(**about)
-    return text + ("; quick sizes: no figures to quote" if about["quick"] else "")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,12 @@ def now() -> float:
     return monotonic()
 
 
+def processor() -> int:
+    """Say on which processor it runs."""
+    with open("/proc/self/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[36])
+
+
 def spin(loops: int) -> None:
     """Keep one core busy for a fixed amount of work."""
     for _ in range(loops):

@@ -7,32 +7,44 @@ import select
 import socket
 from time import perf_counter
 
-from tests.bench.calls import spin
-from tests.bench.scale import Figures, Scale, spread_of, times_of
+from tests.bench.calls import processor, spin
+from tests.bench.scale import Figures, Scale, trips_of
 
 
-def raw_trip(scale: Scale) -> Figures:
-    """Eight bytes to another process and back, over a pair of sockets, with nothing else."""
+def raw_trip(scale: Scale, *, cores: int | None = None) -> Figures:
+    """Eight bytes to another process and back, over a pair of sockets, with nothing else.
+
+    The two are where the kernel places them, or held to one core, or each to a core of its own.
+    """
+    usable = sorted(os.sched_getaffinity(0))
     here, there = socket.socketpair()
     child = os.fork()
     if child == 0:
         here.close()
+        if cores is not None:
+            os.sched_setaffinity(0, {usable[cores - 1]})
         _echo(there)
     there.close()
+    if cores is not None:
+        os.sched_setaffinity(0, {usable[0]})
 
     def trip() -> None:
         here.send(b"12345678")
         here.recv(64)
 
-    times = times_of(trip, scale)
+    def processor_of_child() -> int:
+        here.send(b"?")
+        return int(here.recv(64))
+
+    figures = trips_of(trip, processor_of_child, scale)
     here.close()
     os.waitpid(child, 0)
-    return spread_of(times)
+    return figures
 
 
 def _echo(there: socket.socket) -> None:
     while data := there.recv(64):
-        there.send(data)
+        there.send(data if len(data) > 1 else b"%d" % processor())
     os._exit(0)
 
 

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from statistics import median
+from time import monotonic
 
 from tests.bench import report, runner
 from tests.bench.adapters import OURS
 from tests.bench.adapters.without import MECHANISMS
 from tests.bench.rows import ROWS, Row
 
-HEAD = ("without", "what it is", "row", "with it", "without it", "times as much (range of the rounds)")
+HEAD = ("without", "what it is", "row", "with", "without", "times as much (range of the rounds)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Effect:
     """What one mechanism does for one row: its figures with it and without it, round by round."""
 
     mechanism: str
     row: Row
-    figures: Sequence[float]
-    without: Sequence[float]
+    figures: list[float] = field(default_factory=list)
+    without: list[float] = field(default_factory=list)
     trouble: str | None = None
 
     @property
@@ -30,33 +31,42 @@ class Effect:
         return [without / figure for figure, without in zip(self.figures, self.without, strict=True) if figure]
 
 
-def measure(rounds: int, quick: bool, loops_per_ms: int, tell: Callable[[str], None]) -> list[Effect]:
-    """Measure all mechanisms."""
+def measure(rounds: int, quick: bool, loops_per_ms: int, tell: Callable[[str], None], limit_s: float) -> Iterator[list[Effect]]:
+    """Measure all mechanisms, round by round, and yield what is known after each round. After the limit no other round is begun.
+
+    A round that would likely end after the limit is not begun either.
+    """
     runner.prepare()
     rows = {row.name: row for row in ROWS}
-    return [
-        _measure(name, rows[row], rounds, quick, loops_per_ms, tell) for name, mechanism in MECHANISMS.items() for row in mechanism.rows
-    ]
-
-
-def _measure(name: str, row: Row, rounds: int, quick: bool, loops_per_ms: int, tell: Callable[[str], None]) -> Effect:
-    found: list[tuple[float, float]] = []
+    effects = [Effect(name, rows[row]) for name, mechanism in MECHANISMS.items() for row in mechanism.rows]
+    began = monotonic()
     for number in range(rounds):
-        pair = []
-        for contender in (OURS, f"without-{name}")[:: -1 if number % 2 else 1]:
-            tell(f"{row.name}, round {number + 1} of {rounds}: {contender}")
-            figures, trouble = runner.measure(row.workload, contender, quick, loops_per_ms)
-            if figures is None or row.figure not in figures:
-                return Effect(name, row, (), (), f"{contender}: {trouble or 'no figure'}")
-            pair.append(figures[row.figure])
-        found.append((pair[1], pair[0]) if number % 2 else (pair[0], pair[1]))
-    return Effect(name, row, [one for one, _ in found], [other for _, other in found])
+        if number and (monotonic() - began) * (number + 1) / number > limit_s:
+            return
+        for effect in effects:
+            if effect.trouble is None:
+                tell(f"{effect.row.name}, round {number + 1}: with and without {effect.mechanism}")
+                _measure_pair(effect, number, quick, loops_per_ms)
+        yield effects
+
+
+def _measure_pair(effect: Effect, number: int, quick: bool, loops_per_ms: int) -> None:
+    """Measure one mechanism's row with it and without it, the one first in this round and the other in the next."""
+    row, found = effect.row, {}
+    for contender in (OURS, f"without-{effect.mechanism}")[:: -1 if number % 2 else 1]:
+        figures, trouble = runner.measure(row.workload, contender, quick, loops_per_ms)
+        if figures is None or row.figure not in figures:
+            effect.trouble = f"{contender}: {trouble or 'no figure'}"
+            return
+        found[contender == OURS] = figures[row.figure]
+    effect.figures.append(found[True])
+    effect.without.append(found[False])
 
 
 def table(effects: Sequence[Effect]) -> str:
     """Return them as an aligned table, and below it what went wrong."""
     troubles = [f"{effect.mechanism}, {effect.row.name}: {effect.trouble}" for effect in effects if effect.trouble]
-    text = report.aligned([HEAD, *(_cells(effect) for effect in effects if not effect.trouble)])
+    text = report.aligned([HEAD, *(_cells(effect) for effect in effects if effect.figures)])
     return "\n".join([*text, *(["", *troubles] if troubles else [])]) + "\n"
 
 

@@ -62,7 +62,7 @@ def _bar(line: Line, name: str, y: float, end: float) -> Iterator[str]:
 def _reference(line: Line) -> tuple[str, float]:
     """Return what the bars are multiples of: the limit, else whom the goal names, else the goal's own bound."""
     goal = line.row.goal
-    for name in (*line.limits, goal.against if goal else None):
+    for name in (*((line.against,) if line.against in line.limits else ()), *line.limits, line.against):
         if name is not None and name in line.figures:
             return name, line.figures[name]
     return ("the goal", goal.bound) if goal and goal.against is None else (OURS, line.ours or 1.0)
@@ -75,7 +75,7 @@ def _goal_multiple(line: Line) -> float | None:
         return None
     if goal.against is None:
         return goal.bound / _reference(line)[1]
-    if goal.against not in line.figures:
+    if line.against not in line.figures:
         return None
-    scale = line.figures[goal.against] / _reference(line)[1]
+    scale = line.figures[line.against] / _reference(line)[1]
     return scale / goal.bound if goal.faster else scale * goal.bound

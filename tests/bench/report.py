@@ -1,17 +1,15 @@
-"""The table, as text and as JSON."""
+"""The table, as text."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
+from tests.bench.adapters import OURS
 from tests.bench.results import NO_FIGURE, Line
-from tests.bench.runner import Outcomes
 
 HEAD = ("row", "what", "goal", "workq", "best peer", "limit", "ratio (range of the rounds)", "met")
 MARK = "<!-- the table of one run -->"
@@ -25,7 +23,8 @@ def table(lines: Sequence[Line]) -> str:
     text = aligned(cells)
     troubles = [f"{line.row.name}: {name}: {why}" for line in lines for name, why in line.troubles.items() if why != NO_FIGURE]
     without = [f"{line.row.name}: no figure of {', '.join(names)}" for line in lines if (names := _without(line))]
-    return "\n".join([*text, "", *troubles, *without]).rstrip() + "\n"
+    placed = [_placement(line) for line in lines if line.one_core_shares]
+    return "\n".join([*text, "", *troubles, *without, *placed]).rstrip() + "\n"
 
 
 def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
@@ -38,14 +37,14 @@ def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
 
 def _cells(line: Line) -> tuple[str, ...]:
     row, best = line.row, line.best_peer
-    limit = next((name for name in line.limits if name in line.figures), None)
+    limit = line.against if line.against in line.limits else next((name for name in line.limits if name in line.figures), None)
     return (
         row.name,
         row.title,
         str(row.goal) if row.goal else "-",
         _figure(line.ours, row.unit),
         "-" if best is None else f"{_figure(line.figures[best], row.unit)} {best}",
-        "-" if limit is None else f"{_figure(line.figures[limit], row.unit)} {limit}",
+        "-" if limit is None else f"{_figure(line.figures.get(limit), row.unit)} {limit}",
         _range(line.ratios, line.ratio),
         {True: "yes", False: "NO", None: "-"}[line.met],
     )
@@ -53,6 +52,13 @@ def _cells(line: Line) -> tuple[str, ...]:
 
 def _without(line: Line) -> list[str]:
     return [name for name, why in line.troubles.items() if why == NO_FIGURE]
+
+
+def _placement(line: Line) -> str:
+    """Say where the kernel has placed caller and worker, and what the limits are in each place: that alone is a factor of ten."""
+    shares = [f"{name} {100 * share:.0f} %" for name, share in line.one_core_shares.items() if name == OURS or name in line.limits]
+    limits = [f"{name} {_figure(line.figures[name], line.row.unit)}" for name in line.limits if name in line.figures]
+    return f"{line.row.name}: caller and worker on one core: {', '.join(shares)} of the runs; {', '.join(limits)}"
 
 
 def _figure(value: float | None, unit: str) -> str:
@@ -105,20 +111,3 @@ def _processor() -> str:
     except OSError:
         names = []
     return names[0] if names else platform.machine()
-
-
-def as_json(lines: Sequence[Line], outcomes: Outcomes, about: dict[str, Any]) -> str:
-    """Return everything that was measured."""
-    rows = [
-        {
-            **asdict(line.row),
-            "goal_text": str(line.row.goal or ""),
-            "median": line.figures,
-            "ratio": line.ratio,
-            "ratios": line.ratios,
-            "met": line.met,
-        }
-        for line in lines
-    ]
-    rounds = {name: {who: asdict(outcome) for who, outcome in row.items()} for name, row in outcomes.items()}
-    return json.dumps({"about": about, "rows": rows, "rounds": rounds}, indent=1) + "\n"

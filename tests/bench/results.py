@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 from tests.bench.adapters import OURS
-from tests.bench.rows import Row
+from tests.bench.rows import ONE_CORE_SHARE, Row
 from tests.bench.runner import Outcome
-from tests.bench.scale import Figures
 
 NO_FIGURE = "no figure"  # it took part, and this figure has no meaning there: no next unit ever ran, say
 
@@ -23,6 +22,7 @@ class Line:
         troubles: By contender: why it has none.
         limits: The names among them that are no libraries.
         ratios: What the goal is about, in each round that has it.
+        one_core_shares: Of those that the kernel may place: in which share of the runs caller and worker were on the same core.
     """
 
     row: Row
@@ -30,6 +30,12 @@ class Line:
     troubles: dict[str, str]
     limits: tuple[str, ...]
     ratios: tuple[float, ...]
+    one_core_shares: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def against(self) -> str | None:
+        """Whom the goal compares workq with, by where the kernel has placed workq most of the time."""
+        return self.row.goal.opponent({ONE_CORE_SHARE: self.one_core_shares.get(OURS, 0.0)}) if self.row.goal else None
 
     @property
     def ours(self) -> float | None:
@@ -68,7 +74,7 @@ def line_of(row: Row, outcomes: dict[str, Outcome], limits: tuple[str, ...]) -> 
             figures[name] = median(values)
         if outcome.trouble is not None or not values:
             troubles[name] = outcome.trouble or NO_FIGURE
-    return Line(row, figures, troubles, limits, _ratios(row, outcomes))
+    return Line(row, figures, troubles, limits, _ratios(row, outcomes), _shares(row, outcomes))
 
 
 def _ratios(row: Row, outcomes: dict[str, Outcome]) -> tuple[float, ...]:
@@ -76,11 +82,19 @@ def _ratios(row: Row, outcomes: dict[str, Outcome]) -> tuple[float, ...]:
     if row.goal is None:
         return ()
     found = []
-    ours = outcomes[OURS].rounds
-    others: list[Figures | None] = outcomes[row.goal.against].rounds if row.goal.against else [None] * len(ours)
-    for mine, other in zip(ours, others, strict=True):
-        if mine and row.figure in mine:
-            value = row.goal.value(mine[row.figure], other.get(row.figure) if other else None)
-            if value is not None:
-                found.append(value)
+    for number, mine in enumerate(outcomes[OURS].rounds):
+        if not mine or row.figure not in mine:
+            continue
+        opponent = row.goal.opponent(mine)
+        other = outcomes[opponent].rounds[number] if opponent else None
+        value = row.goal.value(mine[row.figure], other.get(row.figure) if other else None)
+        if value is not None:
+            found.append(value)
     return tuple(found)
+
+
+def _shares(row: Row, outcomes: dict[str, Outcome]) -> dict[str, float]:
+    if row.goal is None or not row.goal.placed:
+        return {}
+    shares = {name: [figures[ONE_CORE_SHARE] for figures in outcome.rounds if figures] for name, outcome in outcomes.items()}
+    return {name: sum(values) / len(values) for name, values in shares.items() if values}

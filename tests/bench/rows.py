@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+ONE_CORE_SHARE = "one_core_share"  # figure: the share of the runs that ended with caller and worker on the same core
+ON_ONE_CORE, ON_TWO_CORES = "-one-core", "-two-cores"
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +18,26 @@ class Goal:
         against: Whose figure it is compared with; None: the figure itself is meant.
         faster: The ratio is the other's figure by ours, and should be at least the bound. Else ours by the other's, at most the bound.
         least: For a figure by itself: it should be at least the bound, and not at most.
+        placed: Where the processes lie decides, so the other is measured held to one core, and to two, and taken as ours was placed.
     """
 
     bound: float
     against: str | None = None
     faster: bool = False
     least: bool = False
+    placed: bool = False
+
+    def opponent(self, ours: Mapping[str, float]) -> str | None:
+        """Return whom our figures of a round are compared with."""
+        if self.against is None or not self.placed:
+            return self.against
+        return self.against + (ON_ONE_CORE if ours.get(ONE_CORE_SHARE, 0.0) > 0.5 else ON_TWO_CORES)
+
+    def opponents(self) -> tuple[str, ...]:
+        """Return all with whom it may be compared."""
+        if self.against is None:
+            return ()
+        return (self.against + ON_ONE_CORE, self.against + ON_TWO_CORES) if self.placed else (self.against,)
 
     def value(self, ours: float, other: float | None) -> float | None:
         """Return what is compared with the bound; None where the other has no figure."""
@@ -37,7 +55,7 @@ class Goal:
         sign = ">=" if self.faster or self.least else "<="
         if self.against is None:
             return f"{sign} {self.bound:g}"
-        return f"{sign} {self.bound:g} x {self.against}" + ("'s rate" if self.faster else "")
+        return f"{sign} {self.bound:g} x {self.against}" + ("'s rate" if self.faster else "") + (", placed alike" if self.placed else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +87,7 @@ class Row:
 ROWS = (
     Row("queue", "20,000 no-ops, queued one by one and collected", "queue", "unit_us", "us", Goal(40, "ppe-fork", faster=True)),
     Row("map", "map of 200,000 trivial items, defaults", "map", "unit_us", "us", Goal(1.2, "pool", faster=True)),
-    Row("trip", "lone round trip, p50", "trip", "p50_us", "us", Goal(1.5, "raw")),
+    Row("trip", "lone round trip, p50", "trip", "p50_us", "us", Goal(1.5, "raw", placed=True)),
     Row("trip-tail", "its p99, in multiples of its p50", "trip", "tail", "x", Goal(5)),
     Row("trip-one-core", "lone round trip, all on one core, p50", "trip-one-core", "p50_us", "us", Goal(2, "raw")),
     Row("trip-one-core-tail", "its p99, in multiples of its p50", "trip-one-core", "tail", "x", Goal(5)),
@@ -96,3 +114,8 @@ ROWS = (
     Row("asyncio", "10,000 awaited units: price by their plain one", "asyncio", "price", "x", Goal(2)),
     Row("asyncio-gap", "10,000 awaited units: the loop's longest gap", "asyncio", "longest_gap_ms", "ms", Goal(2)),
 )
+
+
+def opponents_of(workload: str) -> set[str]:
+    """Return whom the goals of a workload's rows need."""
+    return {name for row in ROWS if row.workload == workload and row.goal for name in row.goal.opponents()}

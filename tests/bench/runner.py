@@ -12,17 +12,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
+from tests.bench.adapters import OURS
+from tests.bench.rows import opponents_of
 from tests.bench.scale import Figures
 from tests.bench.workloads import WORKLOADS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAM = "from tests.bench.case import main; main()"  # not -m: workers need not import a main module again
 CLOSING_S = 10.0
+NO_TIME = "no time was left for it"
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -37,10 +40,13 @@ class Outcome:
 Outcomes = dict[str, dict[str, Outcome]]  # by workload, by contender
 
 
-def run(workloads: list[str], rounds: int, quick: bool, loops_per_ms: int, tell: Callable[[str], None]) -> Outcomes:
-    """Measure all contenders of these workloads, round by round."""
+def run(
+    workloads: list[str], rounds: int, quick: bool, loops_per_ms: int, tell: Callable[[str], None], row_s: float
+) -> Iterator[tuple[str, dict[str, Outcome]]]:
+    """Measure all contenders of these workloads, and yield each workload as soon as it is there."""
     prepare()
-    return {name: _run_workload(name, rounds, quick, loops_per_ms, tell) for name in workloads}
+    for name in workloads:
+        yield name, _run_workload(name, rounds, quick, loops_per_ms, tell, monotonic() + row_s)
 
 
 def prepare() -> None:
@@ -55,13 +61,20 @@ def _compile() -> None:
     compileall.compile_dir(ROOT / "tests" / "bench", quiet=1)
 
 
-def _run_workload(name: str, rounds: int, quick: bool, loops_per_ms: int, tell: Callable[[str], None]) -> dict[str, Outcome]:
+def _run_workload(
+    name: str, rounds: int, quick: bool, loops_per_ms: int, tell: Callable[[str], None], deadline: float
+) -> dict[str, Outcome]:
+    """Measure one workload, round by round. After the deadline nothing is begun but what the goals need of the first round."""
+    needed = {OURS, *opponents_of(name)}
     outcomes = {contender: Outcome() for contender in WORKLOADS[name].names()}
     for number in range(rounds):
         for contender in _turned(list(outcomes), number):
             outcome = outcomes[contender]
-            if outcome.trouble is not None:
+            late = monotonic() > deadline and not (number == 0 and contender in needed)
+            if outcome.trouble is not None or late:
                 outcome.rounds.append(None)
+                if not any(outcome.rounds):
+                    outcome.trouble = outcome.trouble or NO_TIME
                 continue
             tell(f"{name}, round {number + 1} of {rounds}: {contender}")
             figures, outcome.trouble = measure(name, contender, quick, loops_per_ms)

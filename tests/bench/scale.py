@@ -10,7 +10,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
-from tests.bench.calls import spin
+from tests.bench.calls import processor, spin
+from tests.bench.rows import ONE_CORE_SHARE
 
 T = TypeVar("T")
 Figures = dict[str, float]
@@ -42,22 +43,24 @@ def _time_of(loops: int) -> float:
     return perf_counter() - began
 
 
-def times_of(trip: Callable[[], object], scale: Scale) -> list[float]:
+def trips_of(trip: Callable[[], object], there: Callable[[], int], scale: Scale) -> Figures:
     """Return the times of many trips, in ten runs with a pause between them: after a pause the kernel may place the processes anew.
 
-    On which cores two processes are placed makes one trip several times as dear as another, and stays so while they keep at it.
+    On which cores two processes are placed makes one trip several times as dear as another, and stays so while they keep at it. So it is
+    told as well: ``there`` returns the processor of the other side.
     """
-    times = []
+    times, on_one_core = [], 0
     for _ in range(10):
         select.select([], [], [], 0.02)
         for _ in range(scale.pick(200, 30)):
             began = perf_counter()
             trip()
             times.append(perf_counter() - began)
-    return times
+        on_one_core += there() == processor()
+    return {**_spread_of(times), ONE_CORE_SHARE: on_one_core / 10}
 
 
-def spread_of(times_s: Sequence[float]) -> Figures:
+def _spread_of(times_s: Sequence[float]) -> Figures:
     """Return the middle and the slow end of many times, and how far apart they are."""
     ordered = sorted(times_s)
     p50, p99 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import mechanisms, picture, report, runner
+from tests.bench import mechanisms, picture, report, runner, saved
 from tests.bench.adapters import LIBRARIES, OURS
 from tests.bench.adapters.without import MECHANISMS
 from tests.bench.results import Line, line_of
-from tests.bench.rows import ROWS, Goal, Row
+from tests.bench.rows import ONE_CORE_SHARE, ROWS, Goal, Row, opponents_of
 from tests.bench.runner import Outcome
 from tests.bench.workloads import WORKLOADS
 from tests.support import ROOT
@@ -46,6 +46,22 @@ def test_a_contender_in_trouble_is_named_below_the_table() -> None:
     text = report.table([line()])
     assert "trip: slow: hung for 60 s" in text
     assert "trip: broken: died with -11" in text
+
+
+def test_a_trip_is_compared_with_a_bare_one_that_is_placed_alike() -> None:
+    row = Row("trip", "a lone trip", "trip", "p50_us", "us", Goal(1.5, "raw", placed=True))
+    outcomes = {
+        OURS: Outcome(
+            [{"p50_us": 60.0, ONE_CORE_SHARE: 0.1}, {"p50_us": 60.0, ONE_CORE_SHARE: 0.2}, {"p50_us": 12.0, ONE_CORE_SHARE: 1.0}]
+        ),
+        "raw": Outcome([{"p50_us": 4.0, ONE_CORE_SHARE: 1.0}] * 3),
+        "raw-two-cores": Outcome([{"p50_us": 50.0, ONE_CORE_SHARE: 0.0}] * 3),
+        "raw-one-core": Outcome([{"p50_us": 4.0, ONE_CORE_SHARE: 1.0}] * 3),
+    }
+    line = line_of(row, outcomes, ("raw", "raw-two-cores", "raw-one-core"))
+    assert line.ratios == (1.2, 1.2, 3.0)
+    assert line.against == "raw-two-cores"
+    assert "workq 43 %, raw 100 %, raw-two-cores 0 %, raw-one-core 100 % of the runs" in report.table([line])
 
 
 @pytest.mark.parametrize(
@@ -96,7 +112,7 @@ def test_each_row_has_a_workload_in_which_its_opponent_takes_part() -> None:
     for row in ROWS:
         names = WORKLOADS[row.workload].names()
         assert OURS in names
-        assert row.goal is None or row.goal.against is None or row.goal.against in names, row.name
+        assert row.goal is None or set(row.goal.opponents()) <= set(names), row.name
     assert {row.workload for row in ROWS} == set(WORKLOADS)
 
 
@@ -140,6 +156,55 @@ def test_every_mechanism_can_still_be_switched_off() -> None:
 def test_an_effect_is_the_ratio_of_figures_of_the_same_round() -> None:
     effect = mechanisms.Effect("batches", ROWS[0], [1.0, 2.0, 4.0], [3.0, 8.0, 8.0])
     assert effect.ratios == [3.0, 4.0, 2.0]
-    text = mechanisms.table([effect, mechanisms.Effect("recall", ROWS[0], (), (), "without-recall: hung for 30 s")])
+    text = mechanisms.table([effect, mechanisms.Effect("recall", ROWS[0], trouble="without-recall: hung for 30 s")])
     assert "3 (2-4)" in text
     assert "recall, queue: without-recall: hung for 30 s" in text
+
+
+def _run(workload: str, figure: float, rounds: int = 5) -> saved.Measured:
+    """A run of one row, as it was measured."""
+    measured = saved.Measured()
+    measured.begin({"python": "3.11.7", "cores": 2, "processor": "p", "rounds": rounds, "load_before": 0.0, "quick": False})
+    measured.add(workload, {name: Outcome([{row.figure: figure for row in ROWS}] * rounds) for name in WORKLOADS[workload].names()})
+    return measured
+
+
+def test_a_run_is_read_as_it_was_written_and_gone_on_with(tmp_path: Path) -> None:
+    _run("queue", 4.0).write(tmp_path / "first.json")
+    measured = saved.read([tmp_path / "first.json"])
+    assert measured == _run("queue", 4.0)
+    assert saved.missing(["queue", "map"], measured) == ["map"]
+
+
+def test_of_joined_runs_the_later_one_counts_and_each_says_what_came_of_it(tmp_path: Path) -> None:
+    for name, run in {"queue": _run("queue", 4.0), "map": _run("map", 7.0), "again": _run("queue", 2.0, rounds=3)}.items():
+        run.write(tmp_path / name)
+    measured = saved.read(tmp_path / name for name in ("queue", "map", "again"))
+    assert [(line.row.name, line.ours) for line in measured.lines()] == [("queue", 2.0), ("map", 7.0)]
+    assert [line.partition("; ")[2] for line in measured.about().splitlines()] == [
+        "5 rounds, load before 0.0: map",
+        "3 rounds, load before 0.0: queue",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"parts": [], "rounds": {"queue": {"workq": {"nonsense": 1}}}}'])
+def test_a_file_that_holds_no_run_is_refused_by_name(text: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.json").write_text(text)
+    with pytest.raises(ValueError, match=r"odd\.json holds no run"):
+        saved.read([tmp_path / "odd.json"])
+
+
+def test_a_row_whose_time_is_over_gets_what_its_goal_needs_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def measure(workload: str, contender: str, quick: bool, loops_per_ms: int) -> tuple[dict[str, float], None]:
+        measured.append(contender)
+        return {"p50_us": 1.0}, None
+
+    monkeypatch.setattr(runner, "measure", measure)
+    monkeypatch.setattr(runner, "prepare", lambda: None)
+    (name, outcomes), *_ = runner.run(["trip"], 3, True, 1, lambda text: None, row_s=0.0)
+    assert name == "trip"
+    assert set(measured) == {OURS, "raw-one-core", "raw-two-cores"} == {OURS, *opponents_of("trip")}
+    assert outcomes["pool"] == Outcome([None] * 3, runner.NO_TIME)
+    assert outcomes[OURS] == Outcome([{"p50_us": 1.0}, None, None])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tests.bench.adapters import LIBRARIES, OURS, Library
 from tests.bench.limits import beside_computing, memory_copy, plain_processes, raw_trip
-from tests.bench.scale import Figures, Scale, use_one_core
+from tests.bench.scale import Figures, Scale
 from tests.bench.workloads import company, endings, loop, resting, start, throughput, trips
 
 ALL = tuple(LIBRARIES)
@@ -39,9 +39,8 @@ class Workload:
         return (*self.contenders, *self.limits)
 
 
-def _raw_on_one_core(scale: Scale) -> Figures:
-    use_one_core()
-    return raw_trip(scale)
+def _raw(cores: int) -> Callable[[Scale], Figures]:
+    return lambda scale: raw_trip(scale, cores=cores)
 
 
 def _busy(milliseconds: int) -> Workload:
@@ -61,8 +60,8 @@ def _arrays(megabytes: int) -> Workload:
 WORKLOADS: dict[str, Workload] = {
     "queue": Workload(throughput.queue, WITHOUT_JOBLIB),
     "map": Workload(throughput.map_trivial),
-    "trip": Workload(trips.trip, limits={"raw": raw_trip}),
-    "trip-one-core": Workload(trips.trip_on_one_core, limits={"raw": _raw_on_one_core}),
+    "trip": Workload(trips.trip, limits={"raw": raw_trip, "raw-two-cores": _raw(2), "raw-one-core": _raw(1)}),
+    "trip-one-core": Workload(trips.trip_on_one_core, limits={"raw": _raw(1)}),
     "array-1mb": _arrays(1),
     "array-100mb": _arrays(100),
     "shared": Workload(trips.shared, WITHOUT_JOBLIB),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from time import perf_counter
 
 from tests.bench.adapters import Library
-from tests.bench.calls import length, noop, same
-from tests.bench.scale import Figures, Scale, spread_of, times_of, use_one_core
+from tests.bench.calls import length, noop, processor, same
+from tests.bench.scale import Figures, Scale, trips_of, use_one_core
 
 
 def trip(library: Library, scale: Scale) -> Figures:
     """A lone no-op, again and again; nothing else is queued."""
     library.start_warm(2, scale.loops_per_ms)
-    return spread_of(times_of(lambda: library.call(noop), scale))
+    return trips_of(lambda: library.call(noop), lambda: library.call(processor), scale)
 
 
 def trip_on_one_core(library: Library, scale: Scale) -> Figures:
