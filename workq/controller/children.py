@@ -18,6 +18,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from workq.controller import tallies
+from workq.controller.backlog import put_back
 from workq.controller.dispatch import GHOST_VALUE
 from workq.controller.records import GHOST, OWN_FIRST, OwnBatch, Queue, Worker
 from workq.core.events import OwnerDone, OwnerOffers, OwnerWithdraws, QueueId, WorkerId
@@ -143,7 +144,7 @@ class Children:
     # ------------------------------------------------------------ inside
 
     def _give_back(self, worker: Worker, batch: OwnBatch) -> None:
-        """Put a unit that was not begun in front of its backlog again."""
+        """Put a unit that was not begun where it stood in its backlog again."""
         unit, queue = batch.units[0], batch.queue
         self._take_off(worker, batch)
         if unit is GHOST or unit.value is not PENDING:
@@ -153,7 +154,7 @@ class Children:
             self._loop.settle(unit, cancelled(unit, queue.why_deleted))
             return
         with self._loop.dispatcher.lock:
-            queue.backlog(unit.call.options.priority).appendleft(unit)
+            put_back(queue.backlog(unit.call.options.priority), unit)
         self._look(queue)
 
     def _take_off(self, worker: Worker, batch: OwnBatch) -> None:

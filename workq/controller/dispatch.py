@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from workq.config import Settings
 from workq.controller import outfit, tallies
+from workq.controller.backlog import place_of, put_back
 from workq.controller.records import GHOST, NEVER, OWN_FIRST, Batch, Call, Large, Queue, Worker
 from workq.core.states import UnitState
 from workq.transport.board import (
@@ -556,12 +557,13 @@ class Dispatcher:
         queue.prune_at = min(self.settings.uncollected_units, max(1024, 2 * len(ended)))
 
     def _take_up_again(self, batch: Batch, at: int) -> None:
-        """A unit that the worker did not begin goes back to the front of its backlog. Its place is left in the same breath."""
+        """A unit that the worker did not begin goes back to where it stood in its backlog. Its place is left in the same breath."""
         unit = batch.units[at]
-        put_back = batch.queue.backlog(unit.call.options.priority).appendleft
+        backlog = batch.queue.backlog(unit.call.options.priority)
+        place, insert = place_of(backlog, unit.id), backlog.insert
         batch.queue.room = True
         batch.units[at] = GHOST
-        put_back(unit)
+        insert(place, unit)
 
     # ------------------------------------------------------------ taking back (under lead and lock, by the controller)
 
@@ -592,7 +594,7 @@ class Dispatcher:
                     if unit.value is PENDING:
                         back.append(unit)
         for unit in reversed(back):
-            unit.call.queue.backlog(unit.call.options.priority).appendleft(unit)
+            put_back(unit.call.queue.backlog(unit.call.options.priority), unit)
         if worker.quota is not None and not worker.told_spent:
             worker.quota += len(back)
         return len(back)
@@ -618,7 +620,7 @@ class Dispatcher:
                     back.append(unit)
         worker.batches.clear()
         for unit in reversed(back):
-            unit.call.queue.backlog(unit.call.options.priority).appendleft(unit)
+            put_back(unit.call.queue.backlog(unit.call.options.priority), unit)
         return lost
 
     # ------------------------------------------------------------ looking (under the lock)

@@ -119,6 +119,11 @@ def holds_more_than_one(worker: Worker) -> bool:
     return any(unit is not GHOST and last.first + index > begun for index, unit in enumerate(last.units))
 
 
+def oldest_held(worker: Worker) -> int:
+    """Return the number of the oldest unit of a worker that has not ended."""
+    return min((unit.id for batch in tuple(worker.batches) for unit in batch.units[batch.at :] if unit is not GHOST), default=0)
+
+
 def could_run_elsewhere(loop: Loop, queue: Queue, holder: Worker) -> bool:
     """Return whether a worker is idle, or could be had, that may run units which another holds but has not begun."""
     if any(worker is not holder and not worker.batches and worker.allowance != 0 and worker.quota != 0 for worker in queue.workers):

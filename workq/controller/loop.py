@@ -352,14 +352,15 @@ class Loop:
         return any(facts.could_run_elsewhere(self, worker.queue, worker) for worker in self._holders())
 
     def _holders(self) -> list[Any]:
-        """Return the workers that hold units which they have not begun, of queues that have no others waiting."""
-        return [
+        """Return the workers that hold units which they have not begun, of queues that have no others waiting; the oldest units first."""
+        holders = [
             worker
             for worker in self.dispatcher.workers
             if (queue := worker.queue) is not None
             and not (worker.limited or queue.paused or queue.depth())
             and facts.holds_more_than_one(worker)
         ]
+        return sorted(holders, key=facts.oldest_held) if len(holders) > 1 else holders
 
     def _recall_moment(self, worker: Any, now: float) -> float:
         running = self.dispatcher.running(worker)
