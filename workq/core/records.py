@@ -183,8 +183,8 @@ class CategoryRow:
     @property
     def active(self) -> int:
         """The workers that count for ``max_active_workers``: blocked ones do not, dry ones do until they are released."""
-        states = (WorkerState.ACTIVE, WorkerState.WAITING_FOR_UNITS, WorkerState.TEARING_DOWN)
-        return sum(len(self.crew[state]) for state in states)
+        crew = self.crew
+        return len(crew[WorkerState.ACTIVE]) + len(crew[WorkerState.WAITING_FOR_UNITS]) + len(crew[WorkerState.TEARING_DOWN])
 
     @property
     def beyond(self) -> int:

@@ -198,6 +198,7 @@ class MemoryEngine:
         self.sampling: dict[str, bool] = {}
         self.failed_categories = self.failed_queues = self.recycled = 0
         self.orders = 0
+        self._unchecked = True  # the scheduler has been told something since `check` looked at it
 
     # -- what an application does
 
@@ -331,7 +332,9 @@ class MemoryEngine:
 
     def check(self) -> None:
         """Assert that the scheduler's picture is in order and, once it has heard all news, that it is true."""
-        self.scheduler.check()
+        if self._unchecked:
+            self.scheduler.check()
+            self._unchecked = False
         if self.inbox:
             return
         for worker in self.workers.values():
@@ -363,6 +366,7 @@ class MemoryEngine:
             return event
         if isinstance(event, WorkerBlocked) and self._runs_own(event.worker):
             return event
+        self._unchecked = True
         for action in self.scheduler.handle(event, self.clock.now):
             self.orders += 1
             self._obey(action)
