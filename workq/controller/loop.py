@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("workq")
 
+LOAD_AFTER_S = 0.1  # by then the first units have ended, and nobody waits for the interpreter while it imports
 LOCK_S = 1.0  # a unit's lock is held for microseconds; who holds it for longer was struck by an exception, and will not give it back
 
 
@@ -102,6 +103,7 @@ class Loop:
         self._poller = poller.make(self.bell_fd, self.engine)
         self._heartbeat_due = time.monotonic() + self.settings.heartbeat_s
         self._recall_due: float | None = None
+        self._load_due: float | None = time.monotonic() + LOAD_AFTER_S
         self.environment = surroundings.environment()  # as the launcher, which is started later, has it at least
         self.turns_s = 0.0  # the cost of the controller's own turns
         for category in controller.pools.values():
@@ -176,14 +178,23 @@ class Loop:
     def _run(self) -> None:
         try:
             self.turn([])
-            halts.load()  # while the first worker comes up
             while not self.closing:
                 self.turn(self._wait())
+                self._load_later()
         except BaseException:
             logger.critical("the controller has failed; this is a bug of workq", exc_info=True)
             self._fail_everything("the controller has failed; see the log of 'workq'")
         finally:
             self._end()
+
+    def _load_later(self) -> None:
+        """Load what the first unit did not need, once it has had the time to end; and try again where no descriptor is left for it."""
+        if self._load_due is not None and time.monotonic() >= self._load_due:
+            self._load_due = None
+            try:
+                halts.load()
+            except (ImportError, OSError):
+                self._load_due = time.monotonic() + self.settings.heartbeat_s
 
     def _wait(self) -> list[tuple[int, int]]:
         """Wait until something happens or is due."""
@@ -191,6 +202,7 @@ class Loop:
             return []
         due = [self._heartbeat_due if self.by_number else None, self.core.next_deadline(), self.engine.next_deadline()]
         due += [self._recall_due, self.stops.next_check, self.judge.next_look, self.recycler.next_look, self.unit_limits.next_look]
+        due.append(self._load_due)
         times = [moment for moment in due if moment is not None]
         timeout = max(0.0, min(times) - time.monotonic()) if times else -1
         while self.lead.streaming and not (0 <= timeout < STREAM_S):

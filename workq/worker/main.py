@@ -159,6 +159,7 @@ class Worker:
         os.register_at_fork(after_in_child=self._in_child)
         mainmodule.set_main(_pickle.loads(config["main"]) if config["main"] else None)
         mainmodule.set_managers_key(config["managers_key"])
+        self.barriers_reach_us = register_for_barriers()  # before there is a second thread: else the kernel takes 10 ms for it
         watch.start(self.board, self.output, os.getppid(), config["heartbeat_s"])
         for module in config["preload"]:
             __import__(module)
@@ -468,7 +469,7 @@ def serve(worker: Worker) -> None:
     inbox_lock = worker.inbox.lock
     inbox_next, learn, fail, end, put, dump = worker.inbox.next, worker.learn, worker.fail, worker.end, worker.put, worker.dump
     loads, prepare_for, clock = _pickle.loads, codec.prepare_for, time.monotonic_ns
-    guard = fence if FENCE_EACH_UNIT or not register_for_barriers() else None
+    guard = fence if FENCE_EACH_UNIT or not worker.barriers_reach_us else None
     looked_at: dict[int, int] = {}
     stdout = sys.stdout
     count = position = 0

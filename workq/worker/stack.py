@@ -7,6 +7,7 @@ the handler itself. Both write to a memfd that the parent reads by way of /proc.
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # `signal` itself brings enum and functools: 3 ms of each start
 import os
 
 from workq.transport.board import ASK_SHIFT, STACK_ASK, STACK_FD, STACK_MEMORY, STACK_SIGNAL
@@ -61,7 +62,6 @@ def _make_pipe() -> int:
 def offer_again() -> None:
     """Take the signal, or take it back from a unit that has changed its handler."""
     import faulthandler
-    import signal
 
     if _fd >= 0:
         faulthandler.unregister(STACK_SIGNAL)  # else it believes that the signal is its own still
