@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import workq
-from workq.cpus import cgroup_quota
+from workq.given.cpus import cgroup_quota
 
 V2 = "36 32 0:30 {from_} {at} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "40 32 0:34 {from_} {at} rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct"

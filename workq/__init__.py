@@ -11,7 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from workq.adapters.executor import Executor as Executor
     from workq.attempt import Attempt as Attempt
-    from workq.callbacks import EXIT as EXIT
     from workq.category import Category as Category
     from workq.config import Settings as Settings
     from workq.context import UnitInfo as UnitInfo
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from workq.controller.recurring import Run as Run
     from workq.core.states import UnitState as UnitState
     from workq.core.states import WorkerState as WorkerState
-    from workq.cpus import usable_cpus as usable_cpus
     from workq.errors import ArgumentError as ArgumentError
     from workq.errors import ArgumentTypeError as ArgumentTypeError
     from workq.errors import CategoryError as CategoryError
@@ -63,33 +61,35 @@ if TYPE_CHECKING:
     from workq.errors import WorkerHalted as WorkerHalted
     from workq.errors import WorkErrors as WorkErrors
     from workq.errors import WorkqError as WorkqError
+    from workq.face.callbacks import EXIT as EXIT
+    from workq.face.mapping import Results as Results
+    from workq.face.session import Session as Session
+    from workq.face.session import SessionView as SessionView
+    from workq.face.view import View as View
+    from workq.given.cpus import usable_cpus as usable_cpus
     from workq.interruption import ExternalInterrupt as ExternalInterrupt
     from workq.locking import Event as Event
     from workq.locking import Lock as Lock
     from workq.manager import WorkMgr as WorkMgr
     from workq.manager import categories as categories
-    from workq.mapping import Results as Results
     from workq.retry import Retry as Retry
     from workq.schedule import Cron as Cron
-    from workq.session import Session as Session
-    from workq.session import SessionView as SessionView
+    from workq.seeing.statistics import Histogram as Histogram
+    from workq.seeing.statistics import Metrics as Metrics
+    from workq.seeing.statistics import QueueStatistics as QueueStatistics
+    from workq.seeing.statistics import WorkerRow as WorkerRow
+    from workq.seeing.statistics import WorkerTable as WorkerTable
     from workq.sharing import shared as shared
     from workq.signals import SignalShutdown as SignalShutdown
     from workq.signals import shutdown_on_signal as shutdown_on_signal
-    from workq.statistics import Histogram as Histogram
-    from workq.statistics import Metrics as Metrics
-    from workq.statistics import QueueStatistics as QueueStatistics
-    from workq.statistics import WorkerRow as WorkerRow
-    from workq.statistics import WorkerTable as WorkerTable
     from workq.unit import Unit as Unit
-    from workq.view import View as View
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "workq.adapters.executor": ("Executor",),
-    "workq.mapping": ("Results",),
-    "workq.statistics": (
+    "workq.face.mapping": ("Results",),
+    "workq.seeing.statistics": (
         "Histogram",
         "Metrics",
         "QueueStatistics",
@@ -101,14 +101,14 @@ _HOMES = {
         "WorkerState",
     ),
     "workq.config": ("Settings",),
-    "workq.callbacks": ("EXIT",),
+    "workq.face.callbacks": ("EXIT",),
     "workq.attempt": ("Attempt",),
     "workq.category": ("Category",),
     "workq.controller": ("Controller", "locks", "metrics", "workers"),
     "workq.controller.locking": ("LockLeak",),
     "workq.context": ("UnitInfo", "WorkerInfo", "blocking", "current_unit", "current_worker", "flush", "is_worker_job", "progress"),
     "workq.controller.pools": ("CategoryTable", "QueueLimits"),
-    "workq.cpus": ("usable_cpus",),
+    "workq.given.cpus": ("usable_cpus",),
     "workq.errors": (
         "ArgumentError",
         "ArgumentTypeError",
@@ -147,10 +147,10 @@ _HOMES = {
     "workq.signals": ("SignalShutdown", "shutdown_on_signal"),
     "workq.retry": ("Retry",),
     "workq.schedule": ("Cron",),
-    "workq.session": ("Session", "SessionView"),
+    "workq.face.session": ("Session", "SessionView"),
     "workq.sharing": ("shared",),
     "workq.unit": ("Unit",),
-    "workq.view": ("View",),
+    "workq.face.view": ("View",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from workq import environment
-from workq.arguments import check_amount, check_seconds, check_whole
-from workq.cpus import usable_cpus
 from workq.errors import ArgumentError, CategoryError
-from workq.surroundings import checked_affinity, checked_cwd, checked_devices, checked_env
+from workq.given import environment
+from workq.given.arguments import check_amount, check_seconds, check_whole
+from workq.given.cpus import usable_cpus
+from workq.given.surroundings import checked_affinity, checked_cwd, checked_devices, checked_env
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 

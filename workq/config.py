@@ -77,7 +77,7 @@ _unchecked: Any = Settings.__new__
 def _checked(kind: type[Settings], *args: Any, **kwargs: Any) -> Settings:
     """Make settings, and raise where a value is not allowed. A named tuple has no room for a constructor of its own."""
     made: Settings = _unchecked(kind, *args, **kwargs)
-    from workq.arguments import check_amount, check_seconds, check_whole  # not needed for the defaults, which workers load too
+    from workq.given.arguments import check_amount, check_seconds, check_whole  # not needed for the defaults, which workers load too
 
     for name, value, default in zip(made._fields, made, DEFAULTS, strict=True):
         if isinstance(default, int):

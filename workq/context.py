@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Protocol
 
-    from workq.claims import Claims
+    from workq.transport.claims import Claims
 
     class Side(Protocol):
         """What a worker process offers to the code that runs in it."""

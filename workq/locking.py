@@ -6,16 +6,16 @@ import os
 from typing import TYPE_CHECKING
 
 from workq import context
-from workq.arguments import check_lock_name, check_timeout
-from workq.claims import GIVING_BACK, TAKING
 from workq.errors import ArgumentError, ForkedError, LockError
+from workq.given.arguments import check_lock_name, check_timeout
+from workq.transport.claims import GIVING_BACK, TAKING
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-    from workq.claims import Claims
     from workq.controller import Controller
+    from workq.transport.claims import Claims
 
 
 class _Named:

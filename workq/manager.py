@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from workq import context
-from workq.arguments import check_name, check_seconds, check_whole, plain
 from workq.controller.controller import Controller
 from workq.controller.intake import PLAIN
 from workq.controller.records import Queue
@@ -19,6 +18,7 @@ from workq.face.ending import Ending
 from workq.face.intakes import carried_of, intake_of
 from workq.face.queueing import Queueing
 from workq.face.waiting import Waiting
+from workq.given.arguments import check_name, check_seconds, check_whole, plain
 from workq.transport.mainmodule import preparing
 
 if TYPE_CHECKING:  # what only annotations name is loaded when it is needed: to import workq is to wait for it
@@ -112,7 +112,7 @@ class WorkMgr(Queueing, Waiting, Ending):
             wanted = 0
         self._inline = wanted == 0
         if self._inline:
-            from workq.inline import InlineController
+            from workq.hosts.inline import InlineController
 
             self.controller = InlineController(self.controller)
         number = QueueId(next(_numbers))
@@ -183,7 +183,7 @@ class WorkMgr(Queueing, Waiting, Ending):
         row = self._row
         if row.closed:
             raise row.refusal()
-        from workq.detaching import Detached, issue
+        from workq.face.detaching import Detached, issue
 
         stand_in: Any = Detached(row)
         self._row = stand_in
@@ -201,7 +201,7 @@ class WorkMgr(Queueing, Waiting, Ending):
         Raises:
             TokenError: The token is of no queue of this process, has been used, or has expired.
         """
-        from workq.detaching import redeem
+        from workq.face.detaching import redeem
 
         row = redeem(token)
         manager = cls.__new__(cls)
@@ -256,7 +256,7 @@ def _controller_here() -> Any:
             "the main script makes a WorkMgr when it is imported, and a worker has to import it: "
             'put that under `if __name__ == "__main__":`'
         )
-    from workq.nested import NestedController
+    from workq.hosts.nested import NestedController
 
     return NestedController.here(side)
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workq.arguments import check_seconds, check_whole
 from workq.core.retrying import RetryPolicy
 from workq.errors import ArgumentError
+from workq.given.arguments import check_seconds, check_whole
 from workq.transport.failures import full_name
 
 OUTCOMES = {"failed": "failed", "timed_out": "timed out", "lost": "lost"}

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from workq.arguments import check_seconds
 from workq.controller.controller import Controller, _living
 from workq.controller.draining import Shutdown, shut_down
 from workq.errors import ArgumentError, WorkqError
+from workq.given.arguments import check_seconds
 from workq.transport import bells
 
 logger = logging.getLogger("workq")

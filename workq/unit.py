@@ -17,10 +17,10 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED
 from concurrent.futures._base import PENDING as _PENDING_STATE
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from workq.arguments import add_hint, check_callable, check_future_timeout
-from workq.completion import public_names
 from workq.core.states import UNIT_ENDS, UnitState
 from workq.errors import PicklingError, RemoteError, ResultError, UnitCancelled, UnitTimeout, WorkqError
+from workq.given.arguments import add_hint, check_callable, check_future_timeout
+from workq.seeing.completion import public_names
 from workq.transport import codec, segments
 
 if TYPE_CHECKING:
@@ -368,7 +368,7 @@ class Unit(Future[T]):
 
     def _repr_html_(self) -> str:
         """Return it as a notebook shows it."""
-        from workq.tables import html_table, seconds
+        from workq.seeing.tables import html_table, seconds
 
         rows = [["name", self.name], ["state", self.state.value], ["waited", seconds(self.wait_time_s)], ["ran", seconds(self.run_time_s)]]
         worker = self.worker

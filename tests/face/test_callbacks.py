@@ -548,6 +548,6 @@ def test_an_option_that_was_given_to_the_function_is_hinted_at(wq: workq.WorkMgr
 def test_the_hint_knows_all_options() -> None:
     import inspect
 
-    from workq.arguments import OPTIONS
+    from workq.given.arguments import OPTIONS
 
     assert set(OPTIONS) == set(inspect.signature(workq.WorkMgr.options).parameters) - {"self"}

@@ -191,7 +191,7 @@ def test_an_attached_queue_expires_no_more(controller: workq.Controller, wq: wor
 
 def is_over(token: str) -> bool:
     """Whether a token has expired; it is not used up by the question."""
-    from workq.detaching import _key, _tickets
+    from workq.face.detaching import _key, _tickets
 
     return _key(token) not in _tickets._open
 

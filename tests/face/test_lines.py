@@ -20,7 +20,7 @@ import pytest
 import workq
 from tests.support import DEADLINE_S, application, start_application, wait_gone, wait_readable, wait_until
 from tests.system.held import Held, hold, spin
-from workq.cpus import usable_cpus
+from workq.given.cpus import usable_cpus
 
 TRIES = 30  # at most: it has to be so quick once, as a busy machine may stretch any of them
 

@@ -13,7 +13,8 @@ import pytest
 import workq
 from tests.support import application, start_application, wait_gone
 from tests.system import deeds
-from workq import ArgumentError, Controller, WorkMgr, environment
+from workq import ArgumentError, Controller, WorkMgr
+from workq.given import environment
 
 METHODS = ["launcher", "fork", "spawn"]
 

@@ -18,7 +18,7 @@ import pytest
 import workq
 from tests.support import DEADLINE_S, ROOT, application, wait_readable
 from tests.system.held import Held
-from workq.bar import Line
+from workq.seeing.bar import Line
 
 pytestmark = pytest.mark.slow
 

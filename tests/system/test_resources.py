@@ -198,8 +198,8 @@ def test_no_descriptors_left_is_a_launch_error_and_it_works_later() -> None:
 
 NO_PROCESSES = """
     import json, os, resource, sys
-    import cloudpickle, ctypes, faulthandler, workq.engines.local, workq.manager, workq.process.launcher, workq.worker.main, workq.nested
-    import workq
+    import cloudpickle, ctypes, faulthandler, workq.engines.local, workq.hosts.nested, workq.manager, workq.process.launcher
+    import workq, workq.worker.main
 
     def try_it(limit):
         _, hard = resource.getrlimit(resource.RLIMIT_NPROC)

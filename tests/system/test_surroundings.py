@@ -14,7 +14,7 @@ import workq
 from tests.support import application
 from tests.system import crew
 from workq import ArgumentError, Category, Controller, LaunchError, WorkMgr
-from workq.cpus import usable_cpus
+from workq.given.cpus import usable_cpus
 
 CPUS = sorted(os.sched_getaffinity(0))
 

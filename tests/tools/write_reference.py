@@ -76,7 +76,7 @@ def ordered(names: list[str]) -> list[str]:
         value = getattr(workq, name)
         module = sys.modules[getattr(value, "__module__", "workq")]
         module = sys.modules.get(workq._HOME_OF.get(name, ""), module)
-        home = module.__name__.split(".")[1] if "." in module.__name__ else ""
+        home = next((part for part in reversed(module.__name__.split(".")) if part in ORDER), "")
         lines = list(vars(module))
         return ORDER.index(home) if home in ORDER else len(ORDER), lines.index(name) if name in lines else 0, name
 
@@ -120,7 +120,7 @@ def class_lines(name: str, kind: type) -> Iterator[str]:
 
 def members_of(kind: type) -> Iterator[tuple[str, Any]]:
     """Yield what a class has; of a work queue, the parts that it is made of in their order, and then its own."""
-    parts = [base for base in kind.__mro__[1:] if base.__module__.startswith("workq.face.")]
+    parts = [base for base in kind.__mro__[1:] if base.__module__.startswith("workq.face.") and base.__name__ not in workq.__all__]
     for part in (*parts, kind):
         yield from vars(part).items()
 

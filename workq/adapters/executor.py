@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from typing_extensions import ParamSpec
 
 from workq.adapters.pool import AFTER_SHUTDOWN, Pool
-from workq.arguments import check_future_timeout
-from workq.cpus import usable_cpus
 from workq.errors import ArgumentError, ArgumentTypeError, PicklingError, not_in_time
+from workq.given.arguments import check_future_timeout
+from workq.given.cpus import usable_cpus
 from workq.transport import codec, group
 from workq.unit import Unit
 

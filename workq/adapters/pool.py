@@ -22,7 +22,7 @@ from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from workq import context, gathering
+from workq import context
 from workq.adapters.handing import Handed, initialize
 from workq.category import Category
 from workq.config import Settings
@@ -30,6 +30,7 @@ from workq.controller.controller import Controller
 from workq.controller.records import NEVER, Call, Options
 from workq.core.states import UnitState
 from workq.errors import LaunchError, QueueClosed, RemoteTraceback
+from workq.face import gathering
 from workq.manager import WorkMgr
 from workq.transport import codec
 from workq.unit import Ended, Unit

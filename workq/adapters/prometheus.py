@@ -13,7 +13,7 @@ from workq.controller.controller import Controller
 from workq.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from workq.statistics import Histogram, Metrics
+    from workq.seeing.statistics import Histogram, Metrics
 
 STATES = ("active", "blocked", "retired", "starting", "stopping", "waiting")
 OUTCOMES = ("done", "failed", "cancelled", "timed_out", "lost")

@@ -8,12 +8,12 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from workq import environment
 from workq.category import standard_categories
 from workq.config import DEFAULTS
-from workq.cpus import usable_cpus
 from workq.errors import ArgumentError
-from workq.tables import table
+from workq.given import environment
+from workq.given.cpus import usable_cpus
+from workq.seeing.tables import table
 
 LIMITS = ("default_workers", "max_workers", "max_active_workers", "max_total_workers", "always_queue")
 LIBRARIES = {

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from workq.process import probe
-from workq.tables import seconds, table
+from workq.seeing.tables import seconds, table
 
 TITLE = re.compile(r"workq (?P<name>launcher|worker_[0-9a-f]+) of (?P<application>\d+)")
 COMMAND_CHARACTERS = 60

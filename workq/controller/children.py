@@ -1,6 +1,6 @@
 """Units that the worker runs itself whose unit waits for them, since no other worker can be had (``max_total_workers``).
 
-The worker's side is ``workq.children``. How one goes:
+The worker's side is ``workq.hosts.children``. How one goes:
 
 1. A unit waits for units of its queue: its worker *offers* to run one of them, by a number of its own. The core is told.
 2. The core orders it (``RunOwn``): the unit leaves the backlog, stands in ``worker.own``, and its number goes down.

@@ -8,8 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from workq import context
-from workq.claims import QUEUED, Claims
 from workq.errors import QueueClosed, WaitError
+from workq.transport.claims import QUEUED, Claims
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from workq import context, environment
+from workq import context
 from workq import unit as unit_module
-from workq.arguments import check_callable, check_seconds
 from workq.category import STANDARD, Category, standard_categories, unknown_category
 from workq.config import DEFAULTS, Settings
 from workq.controller.claims import ApplicationClaims
@@ -25,6 +24,8 @@ from workq.controller.tallies import Tallies
 from workq.core.states import UnitState, WorkerState
 from workq.errors import ArgumentError, CategoryError, ForkedError, WorkqError, not_in_time
 from workq.errors import QueueClosed as QueueClosedError
+from workq.given import environment
+from workq.given.arguments import check_callable, check_seconds
 from workq.transport import board
 from workq.transport.board import POOLS, STARTED
 from workq.transport.segments import Pool
@@ -38,8 +39,8 @@ if TYPE_CHECKING:  # what a program needs that queues units is loaded with the f
     from workq.core.ids import QueueId
     from workq.engines.protocol import Engine
     from workq.errors import Halt
-    from workq.locktable import LockTable
-    from workq.statistics import Metrics, QueueStatistics, WorkerTable
+    from workq.seeing.locktable import LockTable
+    from workq.seeing.statistics import Metrics, QueueStatistics, WorkerTable
 
 logger = logging.getLogger("workq")
 
@@ -73,7 +74,7 @@ class Controller:
     4
     """
 
-    inline = False  # units run in workers, and not in whoever waits for them (as in workq/inline.py)
+    inline = False  # units run in workers, and not in whoever waits for them (as in workq/hosts/inline.py)
     _default: Controller | None = None
     _default_lock = threading.RLock()  # this and the other one: a signal handler may queue while its own thread begins to
 
@@ -597,7 +598,7 @@ class Controller:
         """Wait until `ready()`. Raises TimeoutError that says `what` after ``timeout`` seconds.
 
         ``waits_for``: what all has to end; the wait of a thread that holds locks may close a circle, and then raises WaitError.
-        ``runs`` is for waits in units (`workq.nested`).
+        ``runs`` is for waits in units (`workq.hosts.nested`).
         """
         if timeout is None and waits_for is not None and self.claims.held and self.claims.holds_any():
             self.claims.wait_for(waits_for, ready, lambda ready: self.wait(ready, None, what))
@@ -634,7 +635,7 @@ class Controller:
 
     def locks(self) -> LockTable:
         """Return the locks and events that anybody holds, has set or waits for: prints as a table, and is a sequence of rows."""
-        from workq.locktable import lock_table
+        from workq.seeing.locktable import lock_table
 
         return lock_table(self)
 

@@ -19,7 +19,6 @@ from marshal import dumps as marshal_dumps
 from marshal import loads as marshal_loads
 from typing import TYPE_CHECKING, Any
 
-from workq.claims import CIRCLE, FREE, GRANTED, QUEUED, REFUSED
 from workq.controller.claims import UnitsWait
 from workq.controller.lockbytes import UNASKED, UNKNOWN_THREAD, LockBytes
 from workq.controller.records import Queue, Worker
@@ -28,6 +27,7 @@ from workq.core.events import WorkerId
 from workq.core.locks import Claim, LockRow, LockTable, Party
 from workq.transport.board import EXIT_LOCKED, WAIT_NUMBER, WAIT_QUEUE, WAIT_UNIT
 from workq.transport.channel import DOWN_REPLY, Frame, down_frame
+from workq.transport.claims import CIRCLE, FREE, GRANTED, QUEUED, REFUSED
 from workq.unit import PENDING, Unit
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Queues that units make: they live here, in the parent, and their outcomes go back to the worker whose unit waits for them.
 
-The worker's side is ``workq.nested``. Both speak in marshalled tuples: requests come up with `UP_REQUEST`, outcomes go down with
+The worker's side is ``workq.hosts.nested``. Both speak in marshalled tuples: requests come up with `UP_REQUEST`, outcomes go down with
 `DOWN_REPLY`.
 """
 

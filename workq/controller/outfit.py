@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from workq.arguments import check_callable
 from workq.errors import ArgumentError
+from workq.given.arguments import check_callable
 from workq.transport import codec
 
 if TYPE_CHECKING:

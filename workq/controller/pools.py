@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from workq.category import Category
-from workq.environment import MAX_WORKERS
 from workq.errors import ArgumentError
-from workq.tables import table
+from workq.given.environment import MAX_WORKERS
+from workq.seeing.tables import table
 
 if TYPE_CHECKING:
     from workq.controller.records import Queue

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
-from workq.arguments import check_seconds
 from workq.controller.tallies import QueueTimes
 from workq.core.states import UNIT_ENDS, UnitState
 from workq.core.times import Times
 from workq.errors import LaunchError
+from workq.given.arguments import check_seconds
 from workq.transport.board import BATCH_AT, FINISHED, MASK, STARTED
 from workq.transport.channel import Incoming, Outgoing
 from workq.transport.segments import Reading, Segment
@@ -24,8 +24,6 @@ from workq.unit import PENDING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from workq.bar import Bar
-    from workq.callbacks import Callbacks
     from workq.controller.controller import Controller
     from workq.controller.gate import Gate
     from workq.controller.outfit import Outfit
@@ -35,6 +33,8 @@ if TYPE_CHECKING:
     from workq.core.retrying import RetryPolicy
     from workq.engines.protocol import Lane
     from workq.errors import Halt
+    from workq.face.callbacks import Callbacks
+    from workq.seeing.bar import Bar
     from workq.unit import Unit
 
 GHOST = None  # stands in a batch where a unit was taken back
@@ -135,7 +135,7 @@ class Batch:
 
 
 class OwnBatch(Batch):
-    """One unit that a worker runs itself while the unit that waits for it waits there (children.py)."""
+    """One unit that a worker runs itself while the unit that waits for it waits there (controller/children.py)."""
 
     __slots__ = ("ended_ns", "offer")
 

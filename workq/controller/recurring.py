@@ -15,12 +15,12 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from workq.arguments import check_seconds
 from workq.controller.controller import Controller
 from workq.controller.intake import Intake
 from workq.core.recurring import due_by_calendar, look_at, next_beat
 from workq.core.states import UnitState
 from workq.errors import QueueClosed, WorkqError
+from workq.given.arguments import check_seconds
 from workq.transport import sharing
 from workq.unit import ASKED, Ended, Unit
 

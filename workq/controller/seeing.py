@@ -15,8 +15,8 @@ from workq.core.states import WorkerState
 from workq.core.times import Times
 from workq.process import probe
 from workq.process.stack import desk_of
-from workq.statistics import Histogram, Metrics, QueueStatistics, WorkerRow, WorkerTable
-from workq.tables import described
+from workq.seeing.statistics import Histogram, Metrics, QueueStatistics, WorkerRow, WorkerTable
+from workq.seeing.tables import described
 from workq.transport.board import BATCH_AT, FINISHED, STARTED
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from workq.core.times import quantile_s, slow_beyond_s
-from workq.tables import seconds
+from workq.seeing.tables import seconds
 from workq.transport.board import STARTED
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ import os
 from marshal import dumps as marshal_dumps
 from typing import TYPE_CHECKING, Any
 
-from workq.arguments import plain
 from workq.category import Category, packed
 from workq.controller import recycling, surroundings
 from workq.controller.records import Worker
 from workq.core.events import WorkerExited, WorkerId
+from workq.given.arguments import plain
 from workq.transport import codec, mainmodule
 from workq.transport.board import POOLS
 from workq.transport.channel import DOWN_CONFIG, down_frame

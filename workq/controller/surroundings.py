@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from workq.core.ranks import lowest_free
 from workq.core.threads import count_threads
-from workq.cpus import usable_cpus
-from workq.surroundings import DEVICES, MARK
+from workq.given.cpus import usable_cpus
+from workq.given.surroundings import DEVICES, MARK
 
 if TYPE_CHECKING:
     from workq.category import Category

@@ -1,4 +1,5 @@
-"""The methods of a work queue, by what they are for; `workq.manager.WorkMgr` is all of them together.
+"""A work queue as its user has it: the methods, by what they are for, and what stands behind them beside the controller.
 
-A part checks what it is given, and has other rooms do the work. No part overrides what another has.
+`workq.manager.WorkMgr` is ``queueing``, ``waiting``, ``ending`` and ``seeing`` together. These check what they are given, and have other
+rooms do the work; none overrides what another has. May import the controller and what lies below; the manager only when it is called.
 """

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from workq import context, gathering
-from workq.arguments import check_callable, check_seconds, check_timeout
+from workq import context
 from workq.controller.controller import Controller
 from workq.errors import QueueClosed, WorkErrors, WorkqError
+from workq.face import gathering
 from workq.face.seeing import Seeing
+from workq.given.arguments import check_callable, check_seconds, check_timeout
 
 if TYPE_CHECKING:
     from workq.controller.draining import Shutdown
@@ -40,7 +41,7 @@ class Ending(Seeing):
         """
         check_timeout(timeout)
         self.controller.check_usable()
-        from workq import holding
+        from workq.face import holding
 
         return holding.pause(self._row, timeout)
 
@@ -75,7 +76,7 @@ class Ending(Seeing):
         """
         check_seconds("timeout", timeout)
         self.controller.check_usable()
-        from workq import holding
+        from workq.face import holding
 
         return holding.clear(self._row, timeout, _log_warning)
 
@@ -140,7 +141,7 @@ class Ending(Seeing):
 
     async def aclose(self) -> None:
         """Delete the queue from a coroutine: what ``close`` is elsewhere."""
-        from workq import asynchronous
+        from workq.face import asynchronous
 
         await asynchronous.close(self)
 

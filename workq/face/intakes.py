@@ -9,7 +9,7 @@ from workq.controller.records import Options, Queue
 from workq.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from workq.carrying import Carried
+    from workq.face.carrying import Carried
 
 
 def intake_of(row: Queue, options: Options, carried: Carried | None) -> Intake:
@@ -23,7 +23,7 @@ def intake_of(row: Queue, options: Options, carried: Carried | None) -> Intake:
 
 def _unbounded(row: Queue, options: Options, carried: Carried | None) -> Intake:
     if carried is not None:
-        from workq.carrying import ContextIntake
+        from workq.face.carrying import ContextIntake
 
         return ContextIntake(row, options, carried)
     if options.queue_timeout is None:
@@ -37,7 +37,7 @@ def carried_of(contextvars: Any, trace_context: Any) -> Carried:
     """Return what units are given of their caller's context; raise where that makes no sense."""
     if not isinstance(trace_context, bool):
         raise ArgumentError(f"trace_context must be True or False, not {trace_context!r}")
-    from workq.carrying import Carried
+    from workq.face.carrying import Carried
     from workq.transport import incontext
 
     if trace_context and not incontext.can_trace():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from workq.completion import public_names
 from workq.controller.records import Options, Queue
+from workq.seeing.completion import public_names
 
 if TYPE_CHECKING:
-    from workq.carrying import Carried
     from workq.controller.intake import Intake
-    from workq.session import Session
+    from workq.face.carrying import Carried
+    from workq.face.session import Session
 
 
 class Part:
@@ -31,7 +31,7 @@ class Part:
         "controller",
     )
 
-    controller: Any  # of workers, of none, or the parent's: see manager.py, inline.py, nested.py
+    controller: Any  # of workers, of none, or the parent's: see manager.py, hosts/
     _row: Queue
     _inline: bool
     _intake: Intake

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from workq.arguments import check_amount, check_callable, check_name, check_seconds, check_whole, plain
 from workq.controller.outfit import Outfit, packed
 from workq.controller.records import Options
 from workq.errors import TooLate
 from workq.face.intakes import intake_of
 from workq.face.seeing import Seeing
+from workq.face.view import View, results_of
+from workq.given.arguments import check_amount, check_callable, check_name, check_seconds, check_whole, plain
 from workq.unit import Unit
-from workq.view import View, results_of
 
 if TYPE_CHECKING:
     from workq.controller.recurring import Recurring
     from workq.core.retrying import RetryPolicy
-    from workq.mapping import Results
+    from workq.face.mapping import Results
+    from workq.face.session import Session
     from workq.retry import Retry
     from workq.schedule import Cron
-    from workq.session import Session
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class Queueing(Seeing):
         1
         """
         check_callable("callback", callback)
-        from workq.callbacks import queue_with
+        from workq.face.callbacks import queue_with
 
         return queue_with(self._row, self._intake.queue, fn, callback, args, kwargs)
 
@@ -240,7 +240,7 @@ class Queueing(Seeing):
         ...     session.run(len, "four")
         4
         """
-        from workq.session import Session
+        from workq.face.session import Session
 
         made = Session(self)
         self._sessions.add(made)

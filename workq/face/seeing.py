@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from workq import context
-from workq.arguments import check_seconds, check_whole
 from workq.errors import ArgumentError
 from workq.face.part import Part
+from workq.given.arguments import check_seconds, check_whole
 
 if TYPE_CHECKING:
     from workq.category import Category
     from workq.controller.pools import QueueLimits
-    from workq.statistics import Metrics, QueueStatistics, WorkerTable
+    from workq.seeing.statistics import Metrics, QueueStatistics, WorkerTable
 
 
 class Seeing(Part):

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from workq import gathering
-from workq.arguments import check_timeout
+from workq.face import gathering
 from workq.face.seeing import Seeing
+from workq.given.arguments import check_timeout
 
 if TYPE_CHECKING:
-    from workq.statistics import QueueStatistics
+    from workq.seeing.statistics import QueueStatistics
     from workq.unit import Unit
 
 
@@ -43,7 +43,7 @@ class Waiting(Seeing):
         """
         check_timeout(timeout)
         if stop_on_error:
-            from workq import holding
+            from workq.face import holding
 
             holding.sync_to_first_failure(self._row, timeout, progress)
         else:
@@ -113,7 +113,7 @@ class Waiting(Seeing):
         [0, 1, 2]
         """
         check_timeout(timeout)
-        from workq import asynchronous
+        from workq.face import asynchronous
 
         return asynchronous.completed(self._row, timeout)
 
@@ -129,7 +129,7 @@ class Waiting(Seeing):
             WorkErrors: Units or callbacks have failed; see ``sync``.
         """
         check_timeout(timeout)
-        from workq import asynchronous
+        from workq.face import asynchronous
 
         await asynchronous.finished(self._row, timeout)
         return self.statistics()

@@ -9,9 +9,9 @@ from marshal import dumps as marshal_dumps
 from typing import TYPE_CHECKING, Any
 
 from workq import context
-from workq.claims import GIVING_BACK, QUEUED, TAKING, Claims, Held
 from workq.transport.board import FINISHED, STARTED, WAIT_NUMBER, WAIT_QUEUE, WAIT_UNIT
 from workq.transport.channel import UP_LOCK
+from workq.transport.claims import GIVING_BACK, QUEUED, TAKING, Claims, Held
 from workq.transport.lockpage import Page, Thin
 from workq.worker.output import identity
 

@@ -31,7 +31,7 @@ class Interrupts:
 
     Attributes:
         armed: A list of one: the unit whose code runs, or 0.
-        below: The units on whose stack it runs, as they wait for it (`workq.children`): their interrupts strike here too, and go on down.
+        below: The units on whose stack it runs, as they wait for it (hosts/children.py): their interrupts strike here too, and go on down.
     """
 
     def __init__(self, words: memoryview) -> None:

@@ -145,7 +145,7 @@ class Worker:
             raise Stop
         config = marshal_loads(frame[1])
         self.name, self.process_info_id, self.category = config["name"], config["process_info_id"], config["category"]
-        self.pools = config["pools"]  # the categories, as `workq.nested` reads them
+        self.pools = config["pools"]  # the categories, as `workq.hosts.nested` reads them
         self.parent_pid, self.parent_fd = config["parent"]
         self.rank = config["surroundings"]["rank"]
         context.enter(self)

@@ -11,8 +11,8 @@ import threading
 from marshal import loads as marshal_loads
 from typing import TYPE_CHECKING, Any
 
-from workq.claims import waits_already
 from workq.transport.channel import DOWN_REPLY
+from workq.transport.claims import waits_already
 
 if TYPE_CHECKING:
     from workq.worker.main import Worker

@@ -20,7 +20,7 @@ class Workq(Library):
 
     def start(self, workers: int) -> None:
         from workq.category import Category
-        from workq.cpus import usable_cpus
+        from workq.given.cpus import usable_cpus
 
         category = "Default"
         if workers > 2 * usable_cpus():  # the default category would clamp the number

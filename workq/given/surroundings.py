@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from workq.arguments import plain
 from workq.errors import ArgumentError
+from workq.given.arguments import plain
 
 SPREAD = "spread"
 DEVICES = "CUDA_VISIBLE_DEVICES"

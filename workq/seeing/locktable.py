@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from workq.core import locks
 from workq.core.locks import Claim
-from workq.tables import html_table, seconds, table
+from workq.seeing.tables import html_table, seconds, table
 
 if TYPE_CHECKING:
     from workq.controller.controller import Controller

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from workq import context
 from workq.attempt import Attempt
 from workq.category import Category, unknown_category, unpacked
-from workq.children import Grant, OwnRuns
 from workq.config import DEFAULTS
 from workq.controller import tallies
 from workq.controller.children import ANSWERED, NEWS, POOLS_NEWS, RUN_OWN
@@ -32,13 +31,14 @@ from workq.controller.records import Queue
 from workq.core.states import UnitState
 from workq.errors import CategoryError, WaitError, WorkqError, not_in_time
 from workq.errors import QueueClosed as QueueClosedError
+from workq.hosts.children import Grant, OwnRuns
 from workq.transport.board import POOLS
 from workq.transport.channel import UP_REQUEST
 from workq.unit import PENDING, Ended, Raw, Unit, cancelled
 
 if TYPE_CHECKING:
     from workq.controller.pools import CategoryTable
-    from workq.statistics import Metrics, QueueStatistics, WorkerTable
+    from workq.seeing.statistics import Metrics, QueueStatistics, WorkerTable
     from workq.worker.main import Worker as Side
 
 logger = logging.getLogger("workq")
@@ -307,7 +307,7 @@ class NestedController:
 
     def workers(self) -> WorkerTable:
         """The parent alone can see its workers."""
-        from workq.statistics import WorkerTable
+        from workq.seeing.statistics import WorkerTable
 
         return WorkerTable(())
 

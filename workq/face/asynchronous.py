@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from workq import gathering
 from workq.awaiting import running_loop
 from workq.controller.controller import Controller
 from workq.controller.records import Queue
 from workq.errors import QueueClosed
-from workq.gathering import Deadline
+from workq.face import gathering
+from workq.face.gathering import Deadline
 from workq.unit import Unit
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from workq.controller.records import Call, Queue
-    from workq.nested import NestedController
+    from workq.hosts.nested import NestedController
     from workq.unit import Unit
 
 Grant = tuple[int, int, int, int, int]  # the offer, the worker's number of the queue, the unit's there, its number here, its attempt

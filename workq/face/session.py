@@ -7,14 +7,14 @@ from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from workq.completion import public_names
 from workq.errors import SessionLost
-from workq.view import View
+from workq.face.view import View
+from workq.seeing.completion import public_names
 
 if TYPE_CHECKING:
     from workq.face.seeing import Seeing
     from workq.manager import WorkMgr
-    from workq.statistics import QueueStatistics
+    from workq.seeing.statistics import QueueStatistics
     from workq.unit import Unit
 
 P = ParamSpec("P")

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 
-from workq.arguments import plain
 from workq.controller.intake import _CACHEABLE, Intake
 from workq.controller.queuetime import TimedIntake
 from workq.controller.records import Call, Options, Queue
 from workq.errors import ArgumentError
+from workq.given.arguments import plain
 from workq.transport import codec, incontext
 from workq.transport.incontext import InContext
 from workq.unit import Unit

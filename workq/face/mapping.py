@@ -22,7 +22,7 @@ from workq.transport import codec, group
 from workq.unit import Unit
 
 if TYPE_CHECKING:
-    from workq.bar import Bar
+    from workq.seeing.bar import Bar
 
 T = TypeVar("T")
 

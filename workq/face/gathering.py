@@ -12,20 +12,20 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from workq.arguments import check_progress
 from workq.controller.controller import counted
 from workq.controller.records import Queue
 from workq.core.states import UnitState
 from workq.errors import WaitError, WorkErrors, not_in_time
+from workq.given.arguments import check_progress
 from workq.unit import ASKED, Ended, Unit
 
 if TYPE_CHECKING:
-    from workq.bar import Bar
     from workq.face.waiting import Waiting
+    from workq.seeing.bar import Bar
 
 logger = logging.getLogger("workq")
 
-HERE = os.path.dirname(__file__) + os.sep
+HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 class Deadline:
@@ -163,8 +163,8 @@ def _watch(row: Queue, progress: bool | str) -> Watch | None:
     check_progress(progress)
     if progress is False:
         return None
-    from workq.bar import bar_for
     from workq.controller.seeing import progress_notes
+    from workq.seeing.bar import bar_for
 
     bar = bar_for(row, progress, row.name, None, lambda: progress_notes(row))
     return None if bar is None else Watch(row, bar)

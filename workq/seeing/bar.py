@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from workq.arguments import check_progress
-from workq.tables import rate, seconds
+from workq.given.arguments import check_progress
+from workq.seeing.tables import rate, seconds
 
 if TYPE_CHECKING:
     from workq.controller.records import Queue

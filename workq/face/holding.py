@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from workq import gathering
 from workq.controller.controller import counted
 from workq.controller.records import Queue
+from workq.face import gathering
 from workq.unit import PENDING
 
 STOPPED_S = 5.0  # beyond its delete_timeout, until a unit that is stopped must have ended

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, overload
 
-from workq.arguments import check_seconds, check_share
 from workq.core.times import cumulative, quantile_s
+from workq.given.arguments import check_seconds, check_share
 from workq.process.stack import NOWHERE, Desk, stack_of
-from workq.tables import described, html_table, rate, seconds, share, size, table
+from workq.seeing.tables import described, html_table, rate, seconds, share, size, table
 
 FIRST_BUCKET, LAST_BUCKET, BUCKET_STEP = 10, 40, 2  # that `Histogram.buckets` tells of: 1 us, 4 us, … 18 min
 NOTHING: Mapping[str, Any] = MappingProxyType({})

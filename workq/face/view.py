@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from workq.arguments import check_callable, check_progress, check_timeout, check_whole, checked_iterables, length_of
-from workq.completion import public_names
 from workq.controller.intake import Intake
 from workq.errors import ArgumentError
+from workq.given.arguments import check_callable, check_progress, check_timeout, check_whole, checked_iterables, length_of
+from workq.seeing.completion import public_names
 from workq.transport.codec import name_of
 from workq.unit import Unit
 
 if TYPE_CHECKING:
     from workq.controller.records import Options
     from workq.controller.recurring import Recurring
+    from workq.face.mapping import Results
     from workq.face.seeing import Seeing
-    from workq.mapping import Results
     from workq.schedule import Cron
 
 P = ParamSpec("P")
@@ -47,7 +47,7 @@ class View:
     def queue_callback(self, fn: Callable[P, T], callback: Callable[..., object], /, *args: P.args, **kwargs: P.kwargs) -> Unit[T]:
         """Queue one call and have a callback made when it has ended. See ``WorkMgr.queue_callback``."""
         check_callable("callback", callback)
-        from workq.callbacks import queue_with
+        from workq.face.callbacks import queue_with
 
         return queue_with(self._manager._row, self._intake.queue, fn, callback, args, kwargs)
 
@@ -118,13 +118,13 @@ def results_of(
         raise ArgumentError(f"errors must be 'raise', 'return' or 'skip', not {errors!r}")
     check_progress(progress)
     checked = checked_iterables(iterables)
-    from workq.mapping import results
+    from workq.face.mapping import results
 
     row = manager._row
     bar = None
     if progress is not False:
-        from workq.bar import bar_for
         from workq.controller.seeing import progress_notes
+        from workq.seeing.bar import bar_for
 
         bar = bar_for(row, progress, intake.options.name or name_of(fn), length_of(checked), lambda: progress_notes(row))
     return results(manager, row, intake, fn, checked, look_ahead, timeout, errors, bar)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from workq.category import Category
-    from workq.statistics import Metrics, QueueStatistics, WorkerTable
+    from workq.seeing.statistics import Metrics, QueueStatistics, WorkerTable
 
 logger = logging.getLogger("workq")
 
@@ -284,7 +284,7 @@ class InlineController:
             self.check_usable()
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._queue is not None and self._queue.detached:
-            from workq.detaching import expire_all
+            from workq.face.detaching import expire_all
 
             expire_all()
         while not ready():
