@@ -133,6 +133,35 @@ def test_closing_a_map_early_cancels_the_rest() -> None:
 # ---------------------------------------------------------------- forks
 
 
+def test_who_forks_waits_until_the_controller_has_imported_what_it_imports() -> None:
+    """Else the child has that module half made for ever, and its own controller fails, or waits for it without end."""
+    ended = application(
+        """
+        import importlib, os, sys, threading, warnings, workq
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        begun, go_on = threading.Event(), threading.Event()
+
+        if __name__ == "__main__":
+            with open("slow_module.py", "w") as file:
+                file.write("import __main__; __main__.begun.set(); __main__.go_on.wait(30); import fractions; value = 1")
+            sys.path.insert(0, os.getcwd())
+            with workq.WorkMgr(1) as wq:
+                wq.queue(abs, -1).result()
+                exec("def load(): import slow_module", {"__name__": "workq.test"}, code := {})
+                wq.controller.running().command(code["load"])
+                assert begun.wait(30)
+                os.register_at_fork(before=go_on.set)  # made before those that were registered before
+                pid = os.fork()
+                if pid == 0:
+                    import slow_module
+                    os._exit(slow_module.value)
+                print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), wq.queue(abs, -3).result())
+        """
+    )
+    assert (ended.returncode, ended.stdout.strip()) == (0, "1 3"), ended.stderr
+
+
 def test_a_forked_child_is_refused_and_touches_nothing_of_the_parents() -> None:
     ended = application(
         """

@@ -19,6 +19,7 @@ from workq.category import STANDARD, Category, standard_categories, unknown_cate
 from workq.config import DEFAULTS, Settings
 from workq.controller.claims import ApplicationClaims
 from workq.controller.delivery import Delivery
+from workq.controller.forking import wait_for_imports
 from workq.controller.records import NEVER, Options, Queue, Worker
 from workq.controller.tallies import Tallies
 from workq.core.states import UnitState, WorkerState
@@ -763,7 +764,7 @@ def _warn(message: str) -> None:
         logging.lastResort.handle(record)
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+os.register_at_fork(before=wait_for_imports, after_in_child=_forget_in_child)
 atexit.register(_close_at_exit)
 
 __all__ = ["NEVER", "Controller", "Options"]

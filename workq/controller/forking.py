@@ -1,0 +1,68 @@
+"""A fork waits until no other thread is in the middle of an import of ours.
+
+The controller's thread loads what is seldom needed while the application's threads go on. A child that is forked just then would have
+the module half made for ever: its locks are held by a thread that does not exist in the child, and whoever imports it there waits for
+ever, or finds it without its contents. So whoever forks waits for such imports first, a few milliseconds at most. Imports of the
+application's own threads are its own affair.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MOST_WAITS = 100
+MACHINERY = ("importlib._bootstrap", "_frozen_importlib")
+
+
+def wait_for_imports() -> None:
+    """Wait until the imports that other threads are in, and that ours are, have ended: to import the same module waits for it."""
+    for _ in range(MOST_WAITS):  # one import may follow another
+        names = _imports_of_others()
+        for name in names:
+            try:
+                importlib.import_module(name)
+            except Exception:
+                pass  # the other thread meets the same, and tells of it
+        if not names:
+            return
+
+
+def _imports_of_others() -> set[str]:
+    me = threading.get_ident()
+    names = {_imported_by_us(frame) for thread, frame in sys._current_frames().items() if thread != me}
+    return {name for name in names if name is not None}
+
+
+def _imported_by_us(frame: FrameType | None) -> str | None:
+    """Return the outermost module that a thread is importing for us: one of workq's, or one that code of workq asked for."""
+    found = None
+    for inner, outer in _pairs(frame):
+        if _is_machinery(inner) and inner.f_code.co_name == "_find_and_load" and not _is_machinery(outer):
+            name = str(inner.f_locals.get("name", ""))
+            if _is_ours(name) or _is_ours(str(outer.f_globals.get("__name__", ""))):
+                found = name
+    return found
+
+
+def _pairs(frame: FrameType | None) -> Iterator[tuple[FrameType, FrameType]]:
+    while frame is not None and frame.f_back is not None:
+        yield frame, frame.f_back
+        frame = frame.f_back
+
+
+def _is_machinery(frame: FrameType) -> bool:
+    return frame.f_globals.get("__name__") in MACHINERY
+
+
+def _is_ours(name: str) -> bool:
+    return name == "workq" or name.startswith("workq.")
+
+
+__all__ = ["wait_for_imports"]
