@@ -13,12 +13,11 @@ from collections import deque
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from workq.courtesy import AT_ONCE, is_due
 from workq.errors import WorkqError
 from workq.unit import PENDING, Unit
 
 T = TypeVar("T")
-
-AT_ONCE = 100  # futures that are ended in one turn of the loop
 
 _bridges: WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = WeakKeyDictionary()
 _making = threading.Lock()
@@ -92,6 +91,12 @@ def bridge_of(loop: asyncio.AbstractEventLoop) -> Bridge:
     return bridge
 
 
+async def give_way() -> None:
+    """Have the loop serve others, where one of asyncio runs here."""
+    if asyncio._get_running_loop() is not None:
+        await asyncio.sleep(0)
+
+
 async def result_of(unit: Unit[T]) -> T:
     """Wait in a coroutine; its cancellation is the unit's.
 
@@ -113,4 +118,6 @@ async def result_of(unit: Unit[T]) -> T:
             except asyncio.CancelledError:
                 unit.cancel()
                 raise
+    elif is_due():
+        await give_way()
     return unit.result()

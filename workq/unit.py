@@ -18,6 +18,7 @@ from concurrent.futures._base import PENDING as _PENDING_STATE
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workq.core.states import UNIT_ENDS, UnitState
+from workq.courtesy import is_due
 from workq.errors import PicklingError, RemoteError, ResultError, UnitCancelled, UnitTimeout, WorkqError
 from workq.given.arguments import add_hint, check_callable, check_future_timeout
 from workq.seeing.completion import public_names
@@ -468,6 +469,10 @@ class Unit(Future[T]):
             from workq.awaiting import result_of
 
             return (yield from result_of(self).__await__())
+        if is_due():
+            from workq.awaiting import give_way
+
+            yield from give_way().__await__()
         return self.result()
 
     def set_running_or_notify_cancel(self) -> bool:

@@ -64,6 +64,7 @@ def _measure_mechanisms(options: argparse.Namespace, about: dict[str, Any]) -> N
     """Measure all mechanisms; the page gets them after each round."""
     text = ""
     for effects in mechanisms.measure(options.rounds, options.quick, about["loops_per_ms"], _tell, options.mechanism_minutes * 60):
+        about["rounds"] = max(len(effect.figures) for effect in effects)
         text = f"{saved.about(about)}\n\n{mechanisms.table(effects)}"
         if options.page:
             options.page.write_text(report.with_table(options.page.read_text(), text, report.MECHANISMS_MARK))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -15,6 +16,7 @@ import uvloop
 
 import workq
 from tests.support import DEADLINE_S, wait_until
+from workq.courtesy import AT_ONCE
 
 pytestmark = pytest.mark.slow
 
@@ -256,6 +258,84 @@ def test_callbacks_run_in_the_loops_thread_and_output_is_written(capsys: pytest.
 
     assert asyncio.run(main()) == [True]
     assert capsys.readouterr().out == "from the unit\n"
+
+
+class Turns:
+    """Counts what happens between two turns of a coroutine that does nothing but give way."""
+
+    def __init__(self) -> None:
+        self.since = self.most = 0
+
+    def note(self, *_: object) -> None:
+        self.since += 1
+        self.most = max(self.most, self.since)
+
+    async def give_way(self) -> None:
+        while True:
+            self.since = 0
+            await asyncio.sleep(0)
+
+
+async def await_each(wq: workq.WorkMgr, turns: Turns) -> None:
+    units = [wq.queue(abs, n) for n in range(1000)]
+    concurrent.futures.wait(units, DEADLINE_S)
+    for unit in units:
+        await unit
+        turns.note()
+
+
+async def take_completed(wq: workq.WorkMgr, turns: Turns) -> None:
+    concurrent.futures.wait([wq.queue(abs, n) for n in range(1000)], DEADLINE_S)
+    async for _ in wq.completed():
+        turns.note()
+
+
+async def have_callbacks_made(wq: workq.WorkMgr, turns: Turns) -> None:
+    concurrent.futures.wait([wq.queue_callback(abs, turns.note, n) for n in range(1000)], DEADLINE_S)
+    await wq.finished()
+
+
+async def take_completed_with_callbacks(wq: workq.WorkMgr, turns: Turns) -> None:
+    concurrent.futures.wait([wq.queue_callback(abs, turns.note, n) for n in range(1000)], DEADLINE_S)
+    assert [unit.result() async for unit in wq.completed()] == list(range(1000))
+
+
+@both_ends
+@pytest.mark.parametrize("work", [await_each, take_completed, have_callbacks_made, take_completed_with_callbacks])
+def test_a_thousand_units_that_have_ended_are_given_to_a_loop_a_hundred_at_a_time(run: Any, work: Any) -> None:
+    turns = Turns()
+
+    async def main() -> None:
+        async with workq.WorkMgr(1) as wq:
+            other = asyncio.ensure_future(turns.give_way())
+            await asyncio.sleep(0)
+            await work(wq, turns)
+            other.cancel()
+
+    run(main)
+    assert 0 < turns.most <= AT_ONCE
+
+
+def test_a_cancelled_completed_loses_no_unit() -> None:
+    async def main() -> set[Any]:
+        seen = set()
+
+        async def take() -> None:
+            async for unit in wq.completed():
+                seen.add(unit)
+
+        async with workq.WorkMgr(1) as wq:
+            units = [wq.queue_callback(abs, lambda unit, number: None, n) for n in range(250)]
+            concurrent.futures.wait(units, DEADLINE_S)
+            task = asyncio.ensure_future(take())
+            await asyncio.sleep(0)  # it has begun, and gives way between the callbacks
+            task.cancel()
+            await asyncio.wait([task])
+            await take()
+        assert len(units) == 250
+        return set(units) - seen
+
+    assert asyncio.run(main()) == set()
 
 
 def test_an_exception_in_the_block_ends_what_runs_without_waiting_for_it(fifo: str) -> None:

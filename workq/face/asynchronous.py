@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from workq.awaiting import running_loop
 from workq.controller.controller import Controller
 from workq.controller.records import Queue
+from workq.courtesy import AT_ONCE, is_due
 from workq.errors import QueueClosed
 from workq.face import gathering
 from workq.face.gathering import Deadline
@@ -95,11 +96,23 @@ async def finished(row: Queue, timeout: float | None) -> None:
     while row.opened and not gathering.is_quiet(row):
         await until(row, lambda: bool(row.outputs) or gathering.may_go_on(row), deadline, f"queue {row.name} has not ended its units")
         row.emit()
-        gathering.make_callbacks(row)
+        await _make_callbacks(row)
     if row.opened:
         await _drained(row.controller)
         row.emit()
     gathering.raise_failures(row)
+
+
+async def _make_callbacks(row: Queue) -> None:
+    """Make what callbacks are due, a few in each turn of the loop. One that returns EXIT ends no wait here."""
+    callbacks = row.callbacks
+    if callbacks is None:
+        return
+    for _ in range(callbacks.count() // AT_ONCE + 1):
+        gathering.make_callbacks(row, most=AT_ONCE)
+        if not callbacks.due():
+            return
+        await asyncio.sleep(0)
 
 
 async def _drained(controller: Any) -> None:
@@ -118,6 +131,8 @@ async def completed(row: Queue, timeout: float | None) -> AsyncIterator[Unit[Any
     """Yield units as they end, until none is outstanding."""
     while (unit := await _next(row, timeout)) is not None:
         yield unit
+        if is_due():
+            await asyncio.sleep(0)
 
 
 async def _next(row: Queue, timeout: float | None) -> Unit[Any] | None:
@@ -126,7 +141,12 @@ async def _next(row: Queue, timeout: float | None) -> Unit[Any] | None:
         unit = gathering.next_ended(row)
         quiet = unit is None and gathering.is_quiet(row)
         row.emit()
-        gathering.make_callbacks(row)
+        try:
+            await _make_callbacks(row)
+        except BaseException:  # cancelled, or a callback was interrupted: the unit is still to be handed out
+            if unit is not None:
+                row.ended.appendleft(unit)
+            raise
         if unit is not None or (quiet and not row.ended):
             return unit
         what = f"no unit of queue {row.name} has ended"

@@ -88,14 +88,17 @@ class Callbacks:
 
     # ------------------------------------------------------------ whoever waits
 
-    def make(self, until: Unit[Any] | None = None) -> bool:
-        """Make the callbacks that are due now, or those up to a unit's; stop at one that returns `EXIT`, and return whether one did."""
+    def make(self, until: Unit[Any] | None = None, most: float = inf) -> bool:
+        """Make the callbacks that are due now, those up to a unit's, or so many.
+
+        Stop at one that returns `EXIT`, and return whether one did.
+        """
         made = False
         try:
             if not self._turn.acquire(False):
                 return False
             self._caller = threading.get_ident()
-            for _ in range(len(self._ended) + len(self._due)):
+            for _ in range(int(min(most, len(self._ended) + len(self._due)))):
                 unit = self._first()
                 if unit is None:
                     break

@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -200,12 +201,12 @@ def is_quiet(row: Queue) -> bool:
     return not row.busy() and (row.callbacks is None or not row.callbacks.count())
 
 
-def make_callbacks(row: Queue, until: Unit[Any] | None = None) -> bool:
-    """Make what callbacks are due. Ctrl-C in one is as Ctrl-C in the wait."""
+def make_callbacks(row: Queue, until: Unit[Any] | None = None, most: float = inf) -> bool:
+    """Make what callbacks are due, at most so many. Ctrl-C in one is as Ctrl-C in the wait."""
     if row.callbacks is None:
         return False
     try:
-        return row.callbacks.make(until)
+        return row.callbacks.make(until, most)
     except KeyboardInterrupt as error:
         break_off(row, error)
         raise
