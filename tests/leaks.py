@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.support import wait_until
+from tests.support import DEADLINE_S, wait_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Holdings:
         return {kind: names for kind, names in new.items() if names}
 
 
-def wait_for_no_more_than(before: Holdings, deadline_s: float = 5.0) -> None:
+def wait_for_no_more_than(before: Holdings, deadline_s: float = DEADLINE_S) -> None:
     """Wait until all that is new has gone; at the deadline say what has not."""
     gc.collect()
     try:

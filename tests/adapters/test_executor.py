@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -326,7 +325,6 @@ def test_each_call_is_either_refused_or_completed_whatever_thread_shuts_down() -
 
 
 def test_a_callback_may_shut_the_executor_down_also_while_another_thread_does() -> None:
-    begun = time.monotonic()
     for alone in (True, False):
         executor = workq.Executor(1)
         futures = [executor.submit(abs, -n) for n in range(3)]
@@ -341,7 +339,6 @@ def test_a_callback_may_shut_the_executor_down_also_while_another_thread_does() 
             assert called.wait(DEADLINE_S)
         executor.shutdown()
         assert [future.result(DEADLINE_S) for future in futures] == [0, 1, 2]
-    assert time.monotonic() - begun < 4
 
 
 def wait_for_worker(executor: workq.Executor) -> int:
@@ -512,7 +509,7 @@ def test_ctrl_c_while_the_interpreter_completes_what_is_pending_ends_the_program
     ) as app:
         assert app.line() == "running"  # of the one that is waited for first
         os.kill(app.pid, signal.SIGINT)
-        assert app.finish(10).run_time_s < 10
+        app.finish()
 
 
 def test_ctrl_c_in_the_block_ends_what_runs_and_drops_what_waits(tmp_path: Path) -> None:
@@ -538,7 +535,6 @@ def test_ctrl_c_in_the_block_ends_what_runs_and_drops_what_waits(tmp_path: Path)
         """
     )
     assert ended.stdout.strip() == "[True, True, True, True, True]", ended.stderr
-    assert ended.run_time_s < 5
 
 
 def test_a_fork_of_the_program_refuses_and_touches_nothing_of_the_parents(executor: workq.Executor) -> None:

@@ -494,7 +494,7 @@ def test_ctrl_c_in_sync_says_how_many_it_cancelled_without_our_frames() -> None:
                 frames = traceback.extract_tb(error.__traceback__)
                 print({frame.filename for frame in frames if "/controller/" in frame.filename})
             futures.wait(units, 20)
-            print(wq.queue(abs, -1).result(20), [unit.cancelled() for unit in units])
+            print(wq.queue(abs, -1).result(60), [unit.cancelled() for unit in units])
             wq.close()
         """
     )

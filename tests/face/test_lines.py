@@ -18,11 +18,9 @@ from typing import Any
 import pytest
 
 import workq
-from tests.support import DEADLINE_S, application, start_application, wait_gone, wait_readable, wait_until
+from tests.support import DEADLINE_S, application, start_application, tries, wait_gone, wait_readable, wait_until
 from tests.system.held import Held, hold, spin
 from workq.given.cpus import usable_cpus
-
-TRIES = 30  # at most: it has to be so quick once, as a busy machine may stretch any of them
 
 
 def fail(word: str) -> None:
@@ -264,7 +262,7 @@ def test_a_worker_that_halts_is_told_within_a_tenth_of_a_second_by_callback_log_
     with workq.Controller() as controller, workq.WorkMgr(1, controller=controller) as wq:
         controller.on_halt(told.put)
         times = []
-        for _ in range(TRIES):
+        for _ in tries():
             times.append(max(halt_once(controller, wq, tmp_path, told)))
             if times[-1] < 0.1:
                 break
@@ -277,7 +275,7 @@ def test_of_ten_units_of_which_one_kills_its_worker_nine_end_well_within_half_a_
     took = []
     with workq.WorkMgr(2, controller=controller) as wq:
         wq.queue(abs, 1).result(DEADLINE_S)
-        for _ in range(TRIES):
+        for _ in tries():
             begun = time.monotonic()
             units = [wq.queue(os.abort) if number == 3 else wq.queue(abs, -number) for number in range(10)]
             errors = [unit.exception(DEADLINE_S) for unit in units]
@@ -293,7 +291,7 @@ def test_of_ten_units_of_which_one_kills_its_worker_nine_end_well_within_half_a_
 def test_a_running_unit_is_stopped_within_a_fifth_of_a_second_and_only_then_cancelled(busy: workq.WorkMgr) -> None:
     took = []
     busy.delete_timeout = 60.0
-    for _ in range(TRIES):
+    for _ in tries():
         unit = busy.queue(time.sleep, 600)
         wait_until(unit.running)
         begun = time.monotonic()
@@ -365,7 +363,7 @@ def phase_of(told: queue.SimpleQueue[workq.Halt], pid: int) -> str:
 def test_nothing_outlives_an_application_that_is_killed_by_a_second() -> None:
     """Idle workers, busy ones and what they started."""
     took = []
-    for _ in range(TRIES):
+    for _ in tries():
         with start_application(KILLED) as app:
             pids = [int(word) for word in app.line().split()]
             assert len(set(pids)) == 3
@@ -409,7 +407,7 @@ def test_a_retired_worker_is_activated_within_five_milliseconds_with_the_same_pi
     with workq.Controller(settings=workq.config.DEFAULTS._replace(sample_s=3600.0)) as controller:
         wq, other = (workq.WorkMgr(1, controller=controller) for _ in range(2))
         took = []
-        for _ in range(TRIES):
+        for _ in tries():
             with Held(wq, tmp_path, declare) as first, Held(wq, tmp_path):
                 first.let_go()
                 retired = first.unit.result(DEADLINE_S)
@@ -511,7 +509,7 @@ def test_where_a_guard_is_needed_one_error_says_so() -> None:
         if __name__ == "__main__":
             pass
         wq = workq.WorkMgr(1)
-        print(wq.queue(work).result(20))
+        print(wq.queue(work).result(60))
         """
     )
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -559,4 +557,4 @@ def test_the_six_metrics_of_the_original_keep_their_meaning(tmp_path: Path) -> N
         found = controller.metrics()
     assert (found.active_workers, found.peak_active_workers, found.peak_depth) == (0, 2, 3)
     assert found.units_per_second > 0
-    assert 0 < found.collecting_s < 1
+    assert 0 < found.collecting_s < DEADLINE_S

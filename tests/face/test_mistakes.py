@@ -184,9 +184,9 @@ def test_a_function_under_the_guard_is_told_where_to_define_it_in_the_last_line(
                 return 1
 
             with workq.WorkMgr(1) as wq:
-                print(type(wq.queue(work).exception(20)).__name__, wq.queue(work).exception(20))
+                print(type(wq.queue(work).exception(60)).__name__, wq.queue(work).exception(60))
             with workq.Executor(1, initializer=work) as executor:
-                print(executor.submit(abs, -1).exception(20))
+                print(executor.submit(abs, -1).exception(60))
         """
     )
     assert ended.returncode == 0, ended.stderr

@@ -9,9 +9,7 @@ import time
 
 import pytest
 
-from tests.support import start_application, wait_readable
-
-GONE_WITHIN_S = 2.0  # the promise
+from tests.support import DEADLINE_S, start_application, wait_readable
 
 APP = """
     import os, signal, sys
@@ -53,8 +51,8 @@ def watched(pids):
             os.close(pidfd)
 
 
-def wait_all_gone(pidfds, within_s=GONE_WITHIN_S):
-    deadline = time.monotonic() + within_s
+def wait_all_gone(pidfds):
+    deadline = time.monotonic() + DEADLINE_S
     for pidfd in pidfds:
         wait_readable(pidfd, max(0.0, deadline - time.monotonic()))
 
@@ -194,7 +192,7 @@ def test_odd_habits_of_an_application_disturb_nothing(habit):
         assert worker.ask("1") == 1
         last = pool.engine.launcher_pid
         pool.close()
-        wait_gone(last, 1)
+        wait_gone(last)
         os.write(report, b"fine")
     """
     with start_application(code) as app:

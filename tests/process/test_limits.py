@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.process.harness import Pool
-from tests.support import start_application, wait_until
+from tests.support import start_application, tries, wait_until
 from workq.engines.protocol import Exited, Started, StartFailed
 
 
@@ -140,9 +140,11 @@ def test_a_hundred_workers_at_once():
 def test_a_further_worker_answers_soon():
     with Pool() as pool:
         pool.start()
-        times = []
-        for _ in range(10):
+        took_s = 1.0
+        for _ in tries():
             began = time.perf_counter()
             pool.start()
-            times.append(time.perf_counter() - began)
-        assert min(times) < 0.05  # 2 ms on a quiet machine
+            took_s = time.perf_counter() - began
+            if took_s < 0.05:  # 2 ms on a quiet machine
+                break
+        assert took_s < 0.05

@@ -9,7 +9,7 @@ from workq.core.events import Event, Limits, WorkWaits
 from workq.core.scheduler import Scheduler
 from workq.testing import Faults, ManualClock, MemoryEngine, Script, Simulation, SimulationError, simulate
 
-PARTS = 10  # so that a time-out of one test leaves room on a busy machine
+PARTS = 20  # so that a time-out of one test leaves room on a busy machine
 
 
 @pytest.mark.slow

@@ -348,7 +348,7 @@ def test_an_application_that_closes_every_descriptor(when: str) -> None:
                     said.append(type(error).__name__)
             for _ in range(3):
                 try:
-                    said.append(wq.queue(abs, -1).result(30))
+                    said.append(wq.queue(abs, -1).result(60))
                 except Exception as error:
                     said.append(type(error).__name__)
             print(said, flush=True)

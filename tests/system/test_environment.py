@@ -102,7 +102,7 @@ def test_spawned_workers_and_what_they_started_die_with_the_application_and_with
         launcher, worker, child = map(int, app.line().split())
         os.kill(app.pid if victim == "application" else launcher, signal.SIGKILL)
         for pid in (worker, child):
-            wait_gone(pid, 4.0)
+            wait_gone(pid)
         if victim == "launcher":
             ended = app.finish()
             assert ended.stdout.split() == ["WorkerHalted", "4"]

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 import workq
-from tests.support import wait_readable
+from tests.support import DEADLINE_S, wait_readable
 from tests.system import hooks
 from workq.config import Settings
 
-WAIT_S = 20.0
+WAIT_S = DEADLINE_S
 
 
 @pytest.fixture

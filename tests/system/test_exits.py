@@ -18,11 +18,11 @@ import psutil
 import pytest
 
 import workq
-from tests.support import Application, start_application, wait_gone, wait_readable, wait_until
+from tests.support import DEADLINE_S, Application, start_application, wait_gone, wait_readable, wait_until
 from tests.system import hooks
 from workq.config import Settings
 
-WAIT_S = 20.0
+WAIT_S = DEADLINE_S
 LARGE = 200 << 20
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT]
 CRASHES = {"SIGSEGV", "SIGABRT"}
@@ -225,12 +225,12 @@ WRITER = """
         units = [wq.queue(abs, -value) for value in range(50)]
         unit = wq.options(timeout=timeout).queue(hooks.large, size, said, until)
         units += [wq.queue(abs, -value) for value in range(50, 100)]
-        print([other.queue(abs, -value).result(20) for value in range(10)] == list(range(10)))
+        print([other.queue(abs, -value).result(60) for value in range(10)] == list(range(10)))
         try:
-            print(len(unit.result(20)) == size)
+            print(len(unit.result(60)) == size)
         except Exception as error:
             print(type(error).__name__)
-        print([unit.result(20) for unit in units] == list(range(100)))
+        print([unit.result(60) for unit in units] == list(range(100)))
         workq.Controller.default().close()
 """
 

@@ -229,13 +229,13 @@ class Thing:
     def get(self): return self.n
 
 wq = workq.WorkMgr(1)
-print("function", wq.queue(twice, 21).result(20))
-print("method", wq.queue(Thing(5).get).result(20))
-print("lambda", wq.queue(lambda: 7).result(20))
+print("function", wq.queue(twice, 21).result(60))
+print("method", wq.queue(Thing(5).get).result(60))
+print("lambda", wq.queue(lambda: 7).result(60))
 def twice(n):
     return 200 * n
 
-print("anew", wq.queue(twice, 21).result(20))
+print("anew", wq.queue(twice, 21).result(60))
 wq.close()
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -246,9 +246,9 @@ wq.close()
 def test_functions_of_notebook_cells_can_be_queued_and_defined_anew() -> None:
     cells = [
         "def outer(n): return inner(n) + 1\ndef inner(n): return n * 10\nwq = workq.WorkMgr(1)",
-        "print(wq.queue(outer, 4).result(20))",
+        "print(wq.queue(outer, 4).result(60))",
         "def inner(n): return n * 100",
-        "print(wq.queue(outer, 4).result(20)); wq.close()",
+        "print(wq.queue(outer, 4).result(60)); wq.close()",
     ]
     code = f"""
         import sys, types, workq
@@ -269,7 +269,7 @@ def test_functions_of_a_script_can_be_queued_with_and_without_a_guard(guard: str
         {guard}
             print("once")
             wq = workq.WorkMgr(2)
-            print(wq.queue(after, 1).result(20))
+            print(wq.queue(after, 1).result(60))
             wq.close()
     """
     with start_application(code) as app:
@@ -284,7 +284,7 @@ def test_functions_of_a_package_run_by_its_name_can_be_queued(tmp_path: Any) -> 
     (package / "other.py").write_text("NUMBER = 41\n")
     (package / "__main__.py").write_text(
         "import workq\nfrom . import other\ndef more(n): return n + other.NUMBER\n"
-        "if __name__ == '__main__':\n    with workq.WorkMgr(1) as wq: print(wq.queue(more, 1).result(20))\n"
+        "if __name__ == '__main__':\n    with workq.WorkMgr(1) as wq: print(wq.queue(more, 1).result(60))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     answer = subprocess.run(

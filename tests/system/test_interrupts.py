@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import DEADLINE_S, ROOT, application, wait_gone, wait_until
+from tests.support import DEADLINE_S, ROOT, application, tries, wait_gone, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -104,18 +104,18 @@ STORM = """
         ends = {}
         for n, unit in units:
             try:
-                end = "right" if unit.result(30) == n else "wrong"
+                end = "right" if unit.result(60) == n else "wrong"
             except workq.UnitCancelled:
                 end = "cancelled"
             ends[end] = ends.get(end, 0) + 1
         with contextlib.suppress(workq.WorkErrors):
-            wq.sync(30)
+            wq.sync(60)
         elsewhere = []
-        thread = threading.Thread(target=lambda: elsewhere.append(wq.queue(abs, -5).result(30)))
+        thread = threading.Thread(target=lambda: elsewhere.append(wq.queue(abs, -5).result(60)))
         thread.start()
-        thread.join(30)
+        thread.join(60)
         assert elsewhere == [5], "a lock is held"
-        assert wq.queue(abs, -6).result(30) == 6
+        assert wq.queue(abs, -6).result(60) == 6
         ran = open(path).read().split()
         wq.close()
         print(strikes >= least, len(ran) - len(set(ran)), sorted(ends), ends["right"] > 100)
@@ -169,7 +169,7 @@ def test_a_handler_that_waits_where_it_cannot_is_told_so_at_once() -> None:
 
         def wait_in_handler(number, frame):
             try:
-                said.append(wq.queue(abs, -3).result(20))
+                said.append(wq.queue(abs, -3).result(60))
             except workq.WaitError as error:
                 said.append(type(error).__name__)
             if len(said) > 1:
@@ -323,10 +323,8 @@ def test_ctrl_c_ends_what_was_waited_for_and_the_queue_lives_on(wait: str, ended
     script = SCRIPT.replace("WAIT", wait).replace("CHECK", check.strip())
     with terminal(wait, script=script) as term:
         term.wait_for("waiting.*\n")
-        pressed = time.monotonic()
         term.press_ctrl_c()
         term.wait_for("caught")
-        assert time.monotonic() - pressed < 5  # far above what it takes, which a busy machine stretches
         said = term.wait_for("bye")
         assert f"{['cancelled'] * ended}\n1\n" in said
         assert term.finish() == 0
@@ -334,9 +332,8 @@ def test_ctrl_c_ends_what_was_waited_for_and_the_queue_lives_on(wait: str, ended
 
 
 def test_ctrl_c_is_over_within_a_second() -> None:
-    """It has to be so quick once: a busy machine stretches it."""
     took = []
-    for _ in range(10):
+    for _ in tries():
         with terminal(script=SCRIPT.replace("WAIT", "wq.sync()").replace("CHECK", "wq.close()")) as term:
             term.wait_for("waiting.*\n")
             term.wait_asleep()

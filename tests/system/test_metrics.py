@@ -131,12 +131,14 @@ def test_a_units_run_time_is_never_below_zero_nor_more_than_it_was(controller: w
 def test_busy_is_the_share_of_the_time_that_workers_were_in_units(controller: workq.Controller, category: str, tmp_path: Path) -> None:
     with workq.WorkMgr(1, category=category, controller=controller) as wq:
         with Held(wq, tmp_path):
+            begun = time.monotonic()
             wait_until(lambda: (controller.metrics().categories[category].busy or 0.0) > 0.5, what="what runs counts already")
             assert (wq.statistics().busy or 0.0) > 0.3
+            held_s = time.monotonic() - begun
         wait_until(lambda: wq.statistics().done == 1)
         mine = controller.metrics().categories[category]
         assert mine.busy is not None
-        assert 0.4 * mine.worker_s < mine.busy_s <= mine.worker_s
+        assert 0.9 * held_s < mine.busy_s <= mine.worker_s
         wait_until(lambda: (controller.metrics().categories[category].busy or 0.0) < 0.5, what="it has been idle for as long")
 
 
@@ -206,7 +208,7 @@ def test_metrics_of_all_are_the_sum_of_the_categories_and_readable(controller: w
     assert f" {category}" in repr(found).splitlines()[0] or len(found.categories) == 4
     with pytest.raises(AttributeError):
         found.units_done = 0  # type: ignore[misc]
-    assert 0.0 < found.collecting_s < 0.5
+    assert 0.0 < found.collecting_s < DEADLINE_S
 
 
 def test_a_queue_without_workers_has_its_histograms_too() -> None:

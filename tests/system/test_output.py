@@ -14,7 +14,7 @@ import pytest
 
 import workq
 import workq.config
-from tests.support import application, wait_until
+from tests.support import DEADLINE_S, application, wait_until
 from tests.system import deeds
 from workq import WorkMgr
 
@@ -37,7 +37,7 @@ def text_of(unit: Any) -> str:
 
 def test_every_way_of_writing_is_caught_and_in_order(wq: WorkMgr, capfd: pytest.CaptureFixture[str]) -> None:
     unit = wq.queue(deeds.write_in_all_ways, "one")
-    assert unit.result(20) == "one"
+    assert unit.result(DEADLINE_S) == "one"
     lines = ["print", "os.write", "print again", "subprocess", "system", "printf"]
     assert capfd.readouterr() == ("".join(f"one {line}\n" for line in lines), "one stderr\n")
     assert sorted(text_of(unit).splitlines()) == sorted(f"one {line}" for line in [*lines, "stderr"])
@@ -45,7 +45,7 @@ def test_every_way_of_writing_is_caught_and_in_order(wq: WorkMgr, capfd: pytest.
 
 def test_binary_output_is_told_in_escapes(wq: WorkMgr) -> None:
     unit = wq.queue(deeds.write_bytes, b"\xff\x00\xfe\n")
-    assert unit.result(20) == 4
+    assert unit.result(DEADLINE_S) == 4
     assert text_of(unit) == "\\xff\0\\xfe\n"
 
 
@@ -55,7 +55,7 @@ def test_a_hundred_megabytes_are_cut_at_the_bound_with_a_line_that_says_so(
 ) -> None:
     size = 100 << 20
     unit = wq.queue(deed, size)
-    assert unit.result(60) is not None
+    assert unit.result(DEADLINE_S) is not None
     text = text_of(unit)
     assert 1 << 20 <= len(text) <= (1 << 20) + 200
     assert text.endswith(" bytes dropped]\n")
@@ -69,13 +69,13 @@ def test_c_code_that_writes_more_than_a_pipe_holds_and_keeps_the_lock_is_not_stu
     settings = workq.config.Settings(heartbeat_s=0.1, stalled_after_s=0.35)
     with workq.Controller(settings=settings) as controller, WorkMgr(1, controller=controller) as wq:
         unit = wq.queue(deeds.write_much_in_c, 5 << 20)
-        assert unit.result(20) == 5 << 20
+        assert unit.result(DEADLINE_S) == 5 << 20
         text = text_of(unit)
         assert text.startswith("x" * 1000)
         assert " bytes dropped]\n" in text
         assert len(text) <= (2 << 20) + 1000
         after = wq.queue(deeds.write_bytes, b"after\n")
-        assert after.result(20) == 6
+        assert after.result(DEADLINE_S) == 6
         assert text_of(after) == "after\n"
 
 
@@ -85,7 +85,7 @@ def test_c_code_that_writes_more_than_a_pipe_holds_and_keeps_the_lock_is_not_stu
 def test_output_is_whole_per_unit_and_in_order_of_completion(capfd: pytest.CaptureFixture[str]) -> None:
     with WorkMgr(2) as wq:
         units = [wq.queue(deeds.print_lines, name, 50) for name in "abcdefghij"]
-        ended = list(wq.as_completed(20))
+        ended = list(wq.as_completed(DEADLINE_S))
     assert len(ended) == len(units)
     assert capfd.readouterr().out == "".join(map(text_of, ended))
     for unit in units:
@@ -95,19 +95,19 @@ def test_output_is_whole_per_unit_and_in_order_of_completion(capfd: pytest.Captu
 
 
 def by_sync(wq: WorkMgr, unit: Any) -> None:
-    wq.sync(20)
+    wq.sync(DEADLINE_S)
 
 
 def by_result(wq: WorkMgr, unit: Any) -> None:
-    unit.result(20)
+    unit.result(DEADLINE_S)
 
 
 def by_exception(wq: WorkMgr, unit: Any) -> None:
-    unit.exception(20)
+    unit.exception(DEADLINE_S)
 
 
 def by_wait_one(wq: WorkMgr, unit: Any) -> None:
-    assert wq.wait_one(20) is unit
+    assert wq.wait_one(DEADLINE_S) is unit
 
 
 def by_close(wq: WorkMgr, unit: Any) -> None:
@@ -125,8 +125,8 @@ def test_output_is_told_exactly_once_by_whoever_asks_first(capfd: pytest.Capture
 
 def test_a_unit_that_fails_or_dies_has_told_what_it_wrote(wq: WorkMgr, capfd: pytest.CaptureFixture[str]) -> None:
     failed, died = wq.queue(deeds.print_and_raise, "before it failed"), wq.queue(deeds.write_and_die, "before it died\n")
-    assert isinstance(failed.exception(20), LookupError)
-    assert isinstance(died.exception(20), workq.WorkerHalted)
+    assert isinstance(failed.exception(DEADLINE_S), LookupError)
+    assert isinstance(died.exception(DEADLINE_S), workq.WorkerHalted)
     assert text_of(failed) == "before it failed\n"
     assert capfd.readouterr().out.startswith("before it failed\n")
 
@@ -134,8 +134,8 @@ def test_a_unit_that_fails_or_dies_has_told_what_it_wrote(wq: WorkMgr, capfd: py
 def test_discarded_output_is_written_nowhere(capfd: pytest.CaptureFixture[str]) -> None:
     with WorkMgr(1, output="discard") as wq:
         units = [wq.queue(deeds.write_in_all_ways, "x"), wq.queue(deeds.print_lines, "y", 3), wq.queue(deeds.print_flush, "z")]
-        wq.sync(20)
-        assert [unit.exception(20) for unit in units] == [None] * 3
+        wq.sync(DEADLINE_S)
+        assert [unit.exception(DEADLINE_S) for unit in units] == [None] * 3
     assert capfd.readouterr() == ("", "")
 
 
@@ -145,7 +145,7 @@ def test_flush_hands_over_what_was_written_so_far(wq: WorkMgr, tmp_path: Path, c
     unit = wq.queue(deeds.print_flush_wait, "early", fifo)
     wait_until(lambda: text_of(unit))
     os.close(os.open(fifo, os.O_WRONLY))  # its reader is let go
-    assert wq.wait_one(20) is unit
+    assert wq.wait_one(DEADLINE_S) is unit
     assert text_of(unit) == "early\nthe rest\n"
     assert capfd.readouterr().out == "early\nthe rest\n"
 
@@ -186,7 +186,7 @@ def test_flushed_output_is_written_while_somebody_waits(tmp_path: Path, capsys: 
         for expected in ("one\n", "two\n"):
             wait_until(lambda expected=expected: said().endswith(expected), what=expected)
             os.close(os.open(fifo, os.O_WRONLY))
-        thread.join(20)
+        thread.join(DEADLINE_S)
         assert said() == "one\ntwo\n"
 
 
@@ -228,7 +228,7 @@ def test_two_threads_that_sync_tell_each_unit_once_and_whole(capfd: pytest.Captu
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(DEADLINE_S)
     lines = capfd.readouterr().out.splitlines()
     assert len(lines) == 2000
     runs = [lines[at : at + 20] for at in range(0, 2000, 20)]
@@ -253,11 +253,11 @@ class Meddling(io.StringIO):
 def test_a_second_thread_that_syncs_waits_for_the_first_ones_words(wq: WorkMgr, monkeypatch: pytest.MonkeyPatch) -> None:
     units = [wq.queue(deeds.print_lines, name, 1) for name in "ab"]
     wait_until(lambda: all(unit.done() for unit in units))
-    stream = Meddling(lambda: wq.sync(20))
+    stream = Meddling(lambda: wq.sync(DEADLINE_S))
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stream)
-        wq.sync(20)
-        stream.other.join(20)
+        wq.sync(DEADLINE_S)
+        stream.other.join(DEADLINE_S)
     assert stream.getvalue() == "a 0\nb 0\n"
 
 
@@ -277,8 +277,8 @@ def test_a_parent_without_a_usable_stdout_loses_no_unit(wq: WorkMgr, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", broken)
         patch.setattr(sys, "stderr", None)
-        assert [unit.result(20) for unit in units] == [None] * 3
-        wq.sync(20)
+        assert [unit.result(DEADLINE_S) for unit in units] == [None] * 3
+        wq.sync(DEADLINE_S)
     assert [text_of(unit) for unit in units] == ["x 0\nx 1\nx 2\n"] * 3
 
 
@@ -321,5 +321,5 @@ def test_what_cannot_be_encoded_by_the_parent_is_no_error() -> None:
 
 def test_units_without_workers_write_straight_to_the_callers_streams(capsys: pytest.CaptureFixture[str]) -> None:
     with WorkMgr(0) as wq:
-        wq.queue(deeds.print_lines, "inline", 2).result(20)
+        wq.queue(deeds.print_lines, "inline", 2).result(DEADLINE_S)
     assert capsys.readouterr().out == "inline 0\ninline 1\n"

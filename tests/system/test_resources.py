@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import workq
-from tests.support import application, wait_gone
+from tests.support import DEADLINE_S, application, wait_gone
 from tests.system import deeds
 from workq import Category, Controller, LaunchError, WorkMgr
 from workq.config import Settings
@@ -63,14 +63,14 @@ def test_a_failing_initializer_is_tried_a_bounded_number_of_times_and_its_words_
 def test_a_start_that_hangs_says_that_it_was_not_ready_in_time(tmp_path: Path) -> None:
     category = Category("broken", initializer=deeds.break_start, initializer_args=(str(tmp_path), "hang"))
     with broken(category, start_timeout_s=0.1) as wq:
-        assert "did not get ready in time" in str(wq.queue(deeds.pid).exception(20))
+        assert "did not get ready in time" in str(wq.queue(deeds.pid).exception(DEADLINE_S))
 
 
 def test_a_broken_preload_is_told_with_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_preload.py").write_text("raise LookupError('while it was imported')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with broken(Category("broken", preload=("broken_preload",))) as wq:
-        error = wq.queue(deeds.pid).exception(20)
+        error = wq.queue(deeds.pid).exception(DEADLINE_S)
     assert isinstance(error, LaunchError)
     assert "Traceback" in str(error)
     assert "LookupError: while it was imported" in str(error)
@@ -79,20 +79,20 @@ def test_a_broken_preload_is_told_with_its_traceback(tmp_path: Path, monkeypatch
 def test_units_queued_after_the_initializer_was_mended_run(tmp_path: Path) -> None:
     category = Category("broken", initializer=deeds.break_start, initializer_args=(str(tmp_path), "raise"))
     with broken(category) as wq:
-        assert isinstance(wq.queue(deeds.pid).exception(20), LaunchError)
-        assert isinstance(wq.queue(deeds.pid).exception(20), LaunchError)
+        assert isinstance(wq.queue(deeds.pid).exception(DEADLINE_S), LaunchError)
+        assert isinstance(wq.queue(deeds.pid).exception(DEADLINE_S), LaunchError)
         (tmp_path / "mended").touch()
-        assert [wq.queue(deeds.pid).result(20) > 0 for _ in range(10)] == [True] * 10
+        assert [wq.queue(deeds.pid).result(DEADLINE_S) > 0 for _ in range(10)] == [True] * 10
 
 
 def test_an_initializer_that_breaks_later_hurts_no_worker_that_runs(tmp_path: Path) -> None:
     (tmp_path / "mended").touch()
     category = Category("broken", initializer=deeds.break_start, initializer_args=(str(tmp_path), "raise"))
     with broken(category) as wq:
-        worker = wq.queue(deeds.pid).result(20)
+        worker = wq.queue(deeds.pid).result(DEADLINE_S)
         (tmp_path / "mended").unlink()
         units = [wq.queue(deeds.pid) for _ in range(200)]
-        assert {unit.result(20) for unit in units} == {worker}
+        assert {unit.result(DEADLINE_S) for unit in units} == {worker}
 
 
 def test_a_category_that_cannot_start_leaves_the_others_alone(tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_a_category_that_cannot_start_leaves_the_others_alone(tmp_path: Path) ->
     with broken(category) as wq, WorkMgr(1, controller=wq.controller) as other:
         bad = [wq.queue(deeds.pid) for _ in range(5)]
         good = [other.queue(abs, -n) for n in range(50)]
-        assert [unit.result(20) for unit in good] == list(range(50))
-        assert {type(unit.exception(20)) for unit in bad} == {LaunchError}
+        assert [unit.result(DEADLINE_S) for unit in good] == list(range(50))
+        assert {type(unit.exception(DEADLINE_S)) for unit in bad} == {LaunchError}
 
 
 def test_a_unit_whose_nested_units_find_no_worker_ends_all_the_same(tmp_path: Path) -> None:
@@ -110,10 +110,10 @@ def test_a_unit_whose_nested_units_find_no_worker_ends_all_the_same(tmp_path: Pa
     category = Category("broken", initializer=deeds.break_start, initializer_args=(str(tmp_path), "raise"))
     with broken(category) as wq:
         unit = wq.queue(deeds.break_and_queue_inside, str(tmp_path))
-        error = unit.exception(20)
+        error = unit.exception(DEADLINE_S)
         assert error is None or "the initializer has failed" in str(error)
         (tmp_path / "mended").touch()
-        assert wq.queue(deeds.pid).result(20)
+        assert wq.queue(deeds.pid).result(DEADLINE_S)
 
 
 # ---------------------------------------------------------------- the launcher
@@ -122,7 +122,7 @@ def test_a_unit_whose_nested_units_find_no_worker_ends_all_the_same(tmp_path: Pa
 def test_units_that_wait_run_after_the_launcher_was_killed(tmp_path: Path) -> None:
     with Controller() as controller, WorkMgr(2, controller=controller) as wq:
         first = wq.queue(deeds.parent_pid)
-        launcher = first.result(20)
+        launcher = first.result(DEADLINE_S)
         fifo = str(tmp_path / "fifo")
         os.mkfifo(fifo)
         pipe = os.open(fifo, os.O_RDWR)
@@ -133,11 +133,11 @@ def test_units_that_wait_run_after_the_launcher_was_killed(tmp_path: Path) -> No
         os.close(pipe)
         more = [wq.queue(deeds.parent_pid) for _ in range(50)]
         os.kill(launcher, signal.SIGKILL)
-        launchers = {unit.result(20) for unit in more}
+        launchers = {unit.result(DEADLINE_S) for unit in more}
         assert len(launchers) == 1
         assert launchers != {launcher}
         for unit in held:
-            error = unit.exception(20)
+            error = unit.exception(DEADLINE_S)
             assert isinstance(error, workq.WorkerHalted)
             wait_gone(error.pid)
 
@@ -146,7 +146,7 @@ def test_the_launcher_may_be_killed_again_and_again() -> None:
     with Controller() as controller, WorkMgr(1, controller=controller) as wq:
         seen = set()
         for _ in range(8):
-            launcher = wq.options(retries=3).queue(deeds.parent_pid).result(20)
+            launcher = wq.options(retries=3).queue(deeds.parent_pid).result(DEADLINE_S)
             seen.add(launcher)
             os.kill(launcher, signal.SIGKILL)
             wait_gone(launcher)
@@ -167,11 +167,11 @@ NO_DESCRIPTORS = """
         wq = workq.WorkMgr(1, controller=controller)
         resource.setrlimit(resource.RLIMIT_NOFILE, (open_descriptors() + more, hard))
         try:
-            said = repr(wq.queue(os.getpid).exception(20))
+            said = repr(wq.queue(os.getpid).exception(60))
         except workq.LaunchError as error:
             said = repr(error)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        later = wq.queue(os.getpid).result(20) > 0
+        later = wq.queue(os.getpid).result(60) > 0
         wq.close()
         controller.close()
         return said, later
@@ -207,13 +207,13 @@ NO_PROCESSES = """
             wq = workq.WorkMgr(1, controller=controller)
             resource.setrlimit(resource.RLIMIT_NPROC, (limit, hard))
             try:
-                said = repr(wq.queue(os.getpid).exception(20))
+                said = repr(wq.queue(os.getpid).exception(60))
             except workq.LaunchError as error:
                 said = repr(error)
             resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
             wq.close()
         with workq.Controller(start_method="fork") as controller, workq.WorkMgr(1, controller=controller) as wq:
-            return said, wq.queue(os.getpid).result(20) > 0
+            return said, wq.queue(os.getpid).result(60) > 0
 
     if __name__ == "__main__":
         workq.Controller, workq.WorkMgr, workq.LaunchError, workq.WorkerHalted
@@ -290,7 +290,7 @@ def test_a_kill_is_called_probably_out_of_memory_only_where_the_counter_grew() -
     """The counter of this machine does not grow for a SIGKILL that we send ourselves."""
     before = probe.oom_kills(os.getpid())
     with WorkMgr(1) as wq:
-        error = wq.queue(deeds.log_and_die, 0).exception(20)
+        error = wq.queue(deeds.log_and_die, 0).exception(DEADLINE_S)
     assert isinstance(error, workq.WorkerHalted)
     if probe.oom_kills(os.getpid()) == before:
         assert not error.halt.probably_out_of_memory

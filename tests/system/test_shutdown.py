@@ -91,7 +91,7 @@ def test_what_was_cut_short_is_named_also_where_deletion_is_asynchronous(tmp_pat
         with Held(wq, tmp_path, sleep) as held:
             told = wq.shutdown(drain_timeout=0)
         assert told.interrupted == (held.unit.label,)
-        assert gone.wait(20)
+        assert gone.wait(DEADLINE_S)
 
 
 def test_a_queue_that_was_detached_is_shut_down_and_recurs_only_where_it_is_attached() -> None:
@@ -118,7 +118,7 @@ def test_a_queue_that_was_never_used_is_shut_down_too() -> None:
 
 def test_a_unit_shuts_its_own_queue_down() -> None:
     with Controller() as controller, WorkMgr(1, controller=controller) as wq:
-        assert wq.queue(nest).result(20) == 7
+        assert wq.queue(nest).result(DEADLINE_S) == 7
 
 
 # ---------------------------------------------------------------- a controller
@@ -166,7 +166,7 @@ def test_while_a_controller_is_drained_nothing_new_is_taken(tmp_path: Path) -> N
             wq.queue(abs, -1)
         with pytest.raises(QueueClosed, match="is being shut down"):
             WorkMgr(1, controller=controller)
-    thread.join(20)
+    thread.join(DEADLINE_S)
     assert not thread.is_alive()
 
 

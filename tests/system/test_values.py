@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 import workq
-from tests.support import application, wait_readable
+from tests.support import DEADLINE_S, application, wait_readable
 from tests.system import hooks
 
-WAIT_S = 20.0
+WAIT_S = DEADLINE_S
 HERE = os.getpid()
 
 
