@@ -480,6 +480,11 @@ class Controller:
         """Return how many units of a queue wait, and are in no worker's hands."""
         return queue.depth()
 
+    def waiting_of(self, queue: Queue) -> int:
+        """Return the same without those that were cancelled there: looks at each, and has those swept out."""
+        self.running().sweep_soon(queue)
+        return queue.waiting()
+
     def crowded(self) -> list[Gate]:
         """Return where those stand who wait for room in a queue."""
         return self.running().crowded
@@ -492,12 +497,9 @@ class Controller:
         unit = None
         try:
             with loop.dispatcher.lock:
-                unit = loop.dispatcher.take_oldest(queue)
+                unit = loop.dispatcher.oldest(queue)
                 if unit is not None:
-                    queue.unusual = True
-                    unit.need_extra().end(unit, cancelled(unit, why))
-                    queue.cancelled += 1
-                    queue.ended.append(unit)
+                    self._end_where_it_waits(unit, why)
         finally:  # also where an exception of a signal handler strikes
             if unit is not None and unit.value is not PENDING:
                 loop.after_end(unit)
@@ -515,12 +517,7 @@ class Controller:
                     if unit.value is not PENDING:
                         return unit.cancelled()
                     if loop.dispatcher.waits(unit):
-                        unit.call.queue.unusual = True
-                        unit.need_extra().end(unit, cancelled(unit, "before it had begun"))
-                        unit.call.queue.cancelled += 1
-                        unit.call.queue.ended.append(unit)
-                        unit.call.queue.resting.pop(unit, None)
-                        loop.dispatcher.trim(unit.call.queue)
+                        self._end_where_it_waits(unit, "before it had begun")
             finally:  # also where an exception of a signal handler strikes
                 if unit.value is not PENDING and unit.extra is not None:
                     loop.after_end(unit)
@@ -529,6 +526,16 @@ class Controller:
                 return True
         loop.command(loop.stop_unit, unit)
         return True
+
+    def _end_where_it_waits(self, unit: Unit[Any], why: str) -> None:
+        """Cancel a unit that waits. It leaves its place after it has ended: its queue is not quiet before. Under the lock."""
+        queue = unit.call.queue
+        queue.unusual = True  # whoever sends what is left of it has the worker skip it
+        unit.need_extra().end(unit, cancelled(unit, why))
+        queue.cancelled += 1
+        queue.ended.append(unit)
+        queue.resting.pop(unit, None)
+        self.running().dispatcher.trim(queue)
 
     def state_of(self, unit: Unit[Any]) -> UnitState:
         """Return the state of a unit that has not ended."""

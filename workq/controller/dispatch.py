@@ -26,6 +26,7 @@ from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
 from workq.config import Settings
+from workq.controller import backlog as backlogs
 from workq.controller import outfit, tallies
 from workq.controller.backlog import place_of, put_back
 from workq.controller.records import GHOST, NEVER, OWN_FIRST, Batch, Call, Large, Queue, Worker
@@ -93,6 +94,7 @@ class Dispatcher:
         self.wanted_dry = False  # a queue waits for a worker: the controller wants to hear of each that runs dry
         self.post = post  # wakes the controller
         self.look_at: Callable[[Queue], None] = lambda queue: None  # has it look at a queue's backlog
+        self.sweep_soon: Callable[[Queue], None] = lambda queue: None  # has it take ended units out of a queue's backlogs
         self.frame_arrived = frame_arrived  # takes a frame other than a result; called under the lead, runs no user code
         self.after_end: Callable[[Unit[Any]], None] = lambda unit: None  # callbacks, waiters: for units that have an `extra`
         self.watch: Callable[[list[Call]], None] = lambda calls: None  # units of these, which have limits, were sent
@@ -627,9 +629,10 @@ class Dispatcher:
 
     def find(self, unit: Unit[Any]) -> tuple[Worker, int] | None:
         """Return the worker that holds a unit, and its number there; None where no worker holds it."""
+        queue = unit.call.queue
         for worker in self.workers:
             for batch in (*worker.batches, *worker.own, *((worker.forming,) if worker.forming else ())):
-                if unit in batch.units:
+                if batch.queue is queue and unit in batch.units:
                     return worker, batch.first + batch.units.index(unit)
         return None
 
@@ -681,22 +684,26 @@ class Dispatcher:
                 return batch.units[0], batch.begun_ns / 1e9
         return self.running(worker)
 
-    def take_oldest(self, queue: Queue) -> Unit[Any] | None:
-        """Take the unit that has waited longest off the backlog of the lowest priority that has one. Under the lock."""
+    def oldest(self, queue: Queue) -> Unit[Any] | None:
+        """Return the unit that has waited longest in the backlog of the lowest priority that has one. Under the lock."""
         for _, backlog in sorted([*queue.ranked.items(), (0, queue.pending)], key=itemgetter(0)):
-            while backlog:
-                unit = backlog.popleft()
-                if unit.value is PENDING:
-                    return unit
+            backlogs.trim(backlog)
+            if backlog:
+                return backlog[0]  # nobody takes it off but with the lock
         return None
 
     def trim(self, queue: Queue) -> None:
-        """Take units that have ended (they were cancelled) off both ends of the backlogs; those between go with the stream."""
+        """A unit that waited has ended: take it out now if it stands at an end of its backlog, else with many others. Under the lock."""
+        taken_off = sum(map(backlogs.trim, (queue.pending, *queue.ranked.values())))
+        queue.ended_inside = max(0, queue.ended_inside + 1 - taken_off)
+        if backlogs.is_worth_a_sweep(queue.ended_inside, queue.depth()):
+            self.sweep_soon(queue)
+
+    def sweep(self, queue: Queue) -> None:
+        """Take all units that have ended out of a queue's backlogs. Under the lock, and with the lead: who reads may put units in front."""
+        queue.ended_inside = 0
         for backlog in (queue.pending, *queue.ranked.values()):
-            while backlog and backlog[0].value is not PENDING:
-                backlog.popleft()
-            while backlog and backlog[-1].value is not PENDING:
-                backlog.pop()
+            backlogs.sweep(backlog)
 
     def drop_all(self, queue: Queue) -> list[Unit[Any]]:
         """Empty a queue's backlogs and return the open units that were in them. Takes the lock.

@@ -37,8 +37,10 @@ class Gate:
 
     def has_room(self) -> bool:
         """Return whether one more may come in; also where the queue is closed, which refuses it."""
-        queue = self._queue
-        return queue.closed or queue.controller.pending_of(queue) + self._entering < self.max_pending
+        queue, most = self._queue, self.max_pending - self._entering
+        if queue.closed or queue.controller.pending_of(queue) < most:
+            return True
+        return bool(queue.ended_inside) and queue.controller.waiting_of(queue) < most
 
     def enter(self) -> None:
         """Come in: now, once there is room, or not at all. Who has come in has to leave, when the unit is in the queue."""

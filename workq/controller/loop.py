@@ -70,6 +70,7 @@ class Loop:
         self.engine = engine
         self.dispatcher = Dispatcher(controller.settings, self.ring, self.frame_arrived)
         self.dispatcher.look_at = self.look_at
+        self.dispatcher.sweep_soon = self.sweep_soon
         self.dispatcher.too_many_kept = self._too_many_kept
         self.dispatcher.tell_notes = self._tell_notes
         self.dispatcher.after_end = self.after_end
@@ -96,6 +97,7 @@ class Loop:
         self._events: deque[Event | threading.Event] = deque()  # for the core, from any thread
         self._commands: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()  # for us, from any thread
         self.attention: set[Queue] = set()  # queues whose backlog the core should hear of; any thread adds
+        self._to_sweep: set[Queue] = set()  # queues for which `sweep_soon` was called; any thread adds
         self._told: set[Queue] = set()  # queues that the core believes to be waiting
         self.crowded: list[Gate] = []  # where somebody waits for room in a queue; any thread adds, and takes its own off
         self._ends: deque[Unit[Any]] = deque()  # units of which somebody must be told, from any thread
@@ -134,6 +136,17 @@ class Loop:
         """Have the core hear of a category, or of its new limits."""
         limits = Limits(category.max_active_workers, category.max_total_workers, category.always_queue)
         self.tell(CategoryAdded(category.name, limits))
+
+    def sweep_soon(self, queue: Queue) -> None:
+        """Have ended units taken out of a queue's backlogs. Asked for again before that was done, it is done once."""
+        if queue not in self._to_sweep:
+            self._to_sweep.add(queue)
+            self.command(self._sweep, queue)
+
+    def _sweep(self, queue: Queue) -> None:
+        self._to_sweep.discard(queue)
+        with self.dispatcher.lock:
+            self.dispatcher.sweep(queue)
 
     def settle_changes(self) -> None:
         """Wait until the core has heard all that it was told so far, and its orders hold: what was changed acts from here on.
@@ -423,8 +436,10 @@ class Loop:
     def after_end(self, unit: Unit[Any]) -> None:
         """A unit that has an `extra` has ended: have those told that wait in another way. Any thread, and more than once does no harm."""
         extra = unit.extra
-        if extra is not None and extra.large is not None and extra.untold:
+        if extra is not None and extra.untold:
             large = extra.large
+            if large is None:
+                return  # nobody waits for it in another way, and who comes from now on sees that it has ended
             if self.controller.segments.give_back(large.segment, large.turn):
                 extra.large = None
                 return

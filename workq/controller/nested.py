@@ -37,6 +37,7 @@ class Nested:
         self._loop = loop
         self._queues: dict[tuple[int, int], Queue] = {}  # by worker and the worker's number of the queue
         self._calls: dict[tuple[int, int], Call] = {}
+        self._open_units: dict[tuple[Queue, int], Unit[Any]] = {}  # that are open, by queue and number
         self._requests: deque[tuple[Worker, Any]] = deque()
         self._ended: deque[Unit[Any]] = deque()
         self._stillness: dict[tuple[int, int], tuple[Worker, int, Queue]] = {}  # by queue: who asked when no unit of it runs
@@ -161,6 +162,7 @@ class Nested:
             call = self._calls[int(worker.number), number]
             unit: Unit[Any] = Unit(call, data, unit_id, queued_ns)
             unit.need_extra().waiters.append(self)
+            self._open_units[queue, unit_id] = unit
             queue.backlog(call.options.priority).append(unit)
             if queue.lost_by is not None:  # a session: lost before this one came
                 queue.backlog(call.options.priority).remove(unit)
@@ -171,9 +173,9 @@ class Nested:
         self._loop.look_at(queue)
 
     def _cancel(self, worker: Worker, queue: Queue, key: tuple[int, int], unit_id: int) -> None:
-        for unit in queue.open_list():
-            if unit.id == unit_id:
-                self._loop.controller.cancel(unit)
+        unit = self._open_units.get((queue, unit_id))
+        if unit is not None:
+            self._loop.controller.cancel(unit)
 
     def _pause(self, worker: Worker, queue: Queue, key: tuple[int, int], paused: bool, question: int) -> None:
         queue.paused = paused
@@ -199,9 +201,9 @@ class Nested:
         self._answer_question(worker, question)
 
     def _drop_unbegun(self, worker: Worker, queue: Queue, key: tuple[int, int], unit_id: int) -> None:
-        for unit in queue.open_list():
-            if unit.id == unit_id:
-                self._loop.drop_unbegun(unit)
+        unit = self._open_units.get((queue, unit_id))
+        if unit is not None:
+            self._loop.drop_unbegun(unit)
 
     def _stop(self, worker: Worker, queue: Queue, key: tuple[int, int], why: str, last: int) -> None:
         self._loop.stop_running(queue, why, last)
@@ -248,6 +250,7 @@ class Nested:
         """Send the outcomes back."""
         while self._ended:
             unit = self._ended.popleft()
+            self._open_units.pop((unit.call.queue, unit.id), None)
             owner = unit.call.queue.owner
             key = next((key for key, queue in self._queues.items() if queue is unit.call.queue), None)
             unit.call.queue.ended.clear()

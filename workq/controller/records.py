@@ -282,6 +282,7 @@ class Queue:  # weakly referred to by its controller
         self.asked = 0  # how many of them were asked meanwhile, about
         self.warned = False  # that nobody collects them
         self.prune_at = 1024  # how many of them before those that were asked are let go
+        self.ended_inside = 0  # ended units that may still stand between open ones of its backlogs, at most; belongs to the dispatch lock
         self.large = False  # units of it have arguments in segments; set once
         self.unusual = False  # units of it were cancelled or come again; set once, never taken back
         self.outputs: deque[Unit[Any]] = deque()  # with output that was not yet emitted
@@ -342,8 +343,13 @@ class Queue:  # weakly referred to by its controller
         """Return whether any unit was ever queued. A counter tells its next number in no other way."""
         return repr(self.ids) != "count(1)"
 
+    def waiting(self) -> int:
+        """Return how many open units are in its backlogs: looks at each."""
+        waiting = [unit for backlog in (self.pending, *self.ranked.values()) for unit in backlog.copy()]
+        return sum(unit.value is PENDING for unit in waiting)
+
     def depth(self) -> int:
-        """Return how many units wait."""
+        """Return how many units wait, cancelled ones that were not swept out yet among them."""
         return len(self.pending) + (sum(map(len, self.ranked.values())) if self.ranked else 0)
 
     def front(self) -> deque[Unit[Any]]:
@@ -399,10 +405,7 @@ class Queue:  # weakly referred to by its controller
         """Return how many units have not ended."""
         flying = [unit for worker in list(self.workers) for batch in list(worker.batches) for unit in batch.units[batch.at :]]
         number = sum(unit is not GHOST and unit.value is PENDING for unit in flying) + self.retrying + len(self.resting)
-        if not self.unusual:
-            return number + self.depth()
-        waiting = [unit for backlog in (self.pending, *self.ranked.values()) for unit in backlog.copy()]  # some were cancelled there
-        return number + sum(unit.value is PENDING for unit in waiting)
+        return number + (self.waiting() if self.unusual else self.depth())
 
     def open_list(self) -> list[Unit[Any]]:
         """Return the units that have not ended. Under the dispatch lock, or in the controller's thread."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from workq import context
 from workq.attempt import Attempt, bounded
 from workq.config import DEFAULTS, Settings
+from workq.controller import backlog as backlogs
 from workq.controller import tallies
 from workq.controller.delivery import write_output
 from workq.controller.records import NEVER, Queue
@@ -106,7 +107,17 @@ class InlineController:
 
     def pending_of(self, queue: Queue) -> int:
         """Return how many units wait."""
+        if queue.ended_inside:
+            with self._turn:
+                self._sweep(queue)
         return queue.depth()
+
+    @staticmethod
+    def _sweep(queue: Queue) -> None:
+        """Take out the units that were cancelled while they waited. In our turn."""
+        queue.ended_inside = 0
+        for backlog in (queue.pending, *queue.ranked.values()):
+            backlogs.sweep(backlog)
 
     def crowded(self) -> list[Any]:
         """Whoever waits for room runs units."""
@@ -116,7 +127,7 @@ class InlineController:
         """Drop the unit that has waited longest, of the lowest priority."""
         for _, backlog in sorted([*queue.ranked.items(), (0, queue.pending)], key=lambda item: item[0]):
             for unit in tuple(backlog):
-                if self._cancel(unit, why):
+                if unit.value is PENDING and self._cancel(unit, why):
                     return True
         return False
 
@@ -213,12 +224,13 @@ class InlineController:
             if unit.value is not PENDING or unit in self._running:
                 return unit.cancelled()
             unit.need_extra().end(unit, cancelled(unit, why))
-        queue = unit.call.queue
-        backlog = queue.backlog(unit.call.options.priority)
-        if unit in backlog:
-            backlog.remove(unit)
-        queue.resting.pop(unit, None)
-        queue.cancelled += 1
+            queue = unit.call.queue
+            queue.unusual = True
+            queue.cancelled += 1
+            queue.resting.pop(unit, None)
+            queue.ended_inside += 1 - backlogs.trim(queue.backlog(unit.call.options.priority))
+            if backlogs.is_worth_a_sweep(queue.ended_inside, queue.depth()):
+                self._sweep(queue)
         self._tell_end(unit)
         return True
 
