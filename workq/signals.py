@@ -15,8 +15,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from workq.controller.controller import Controller, _living
+from workq.controller.controller import Controller
 from workq.controller.draining import Shutdown, shut_down
+from workq.controller.exiting import living
 from workq.errors import ArgumentError, WorkqError
 from workq.given.arguments import check_seconds
 from workq.transport import bells
@@ -142,7 +143,7 @@ def shutdown_on_signal(*signals: int, drain_timeout: float = 10.0, controller: C
         raise ArgumentError(f"controller must be a workq.Controller or None, not {controller!r}")
     if threading.current_thread() is not threading.main_thread():
         raise WorkqError("shutdown_on_signal must be called in the main thread: Python sets signal handlers there only")
-    return SignalShutdown(tuple(numbers), float(drain_timeout), lambda: list(_living) if controller is None else [controller])
+    return SignalShutdown(tuple(numbers), float(drain_timeout), lambda: living() if controller is None else [controller])
 
 
 __all__ = ["SignalShutdown", "shutdown_on_signal"]

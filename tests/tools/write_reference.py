@@ -40,15 +40,10 @@ INTERNAL = {  # what other rooms of workq use, and nobody else should
     "WorkerTable": {"HEAD"},
     "Controller": {
         "check_usable",
-        "end_queues",
-        "every_queue",
-        "drain_queues",
         "inline",
         "population",
         "running",
         "states",
-        "wait",
-        "wake_waiters",
     },
 }
 INHERITED = (BaseException, object, tuple, int)

@@ -11,10 +11,12 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from workq.controller.exiting import log_warning
 from workq.controller.records import Queue
 
 if TYPE_CHECKING:
     from workq.controller.controller import Controller
+    from workq.controller.hosting import Hosting
     from workq.controller.loop import Loop
 
 logger = logging.getLogger("workq")
@@ -68,15 +70,11 @@ def delete_inactive(controller: Controller, queue: Queue, why: str) -> None:
     queue.controller.close_queue(queue)
 
 
-def call_cleanups(controller: Controller, queue: Queue) -> None:
+def call_cleanups(controller: Hosting, queue: Queue) -> None:
     """Have the application called, once, as a queue is gone: in the delivery thread, or here where that has ended."""
     if not queue.cleanups:
         return
     cleanups, queue.cleanups = queue.cleanups, []
-    jobs: list[tuple[Callable[..., object], tuple[Any, ...]]] = [(queue.emit, ()), (controller.tell_unasked, (queue, _warn)), *cleanups]
-    for function, arguments in jobs:
+    last: list[tuple[Callable[..., object], tuple[Any, ...]]] = [(queue.emit, ()), (controller.tell_unasked, (queue, log_warning))]
+    for function, arguments in (*last, *cleanups):
         controller.delivery.call_surely(function, *arguments)
-
-
-def _warn(message: str) -> None:
-    logger.warning("%s", message)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workq.controller.exiting import log_warning
 from workq.unit import PENDING, Unit
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def shut_down(controllers: Sequence[Controller], drain_timeout_s: float, hurry: 
         for queue in own:
             queue.draining = False
             queue.emit()
-            controller.tell_unasked(queue, lambda text: logger.warning("%s", text))
+            controller.tell_unasked(queue, log_warning)
         controller.close(END_S + max((queue.delete_timeout_s for queue in own), default=0.0))
     told = report(runs, waits, begun)
     logger.log(logging.DEBUG if told else logging.WARNING, "shutdown: %s", told)

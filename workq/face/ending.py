@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from workq import context
 from workq.controller.controller import Controller
+from workq.controller.exiting import log_warning
 from workq.errors import QueueClosed, WorkErrors, WorkqError
 from workq.face import gathering
 from workq.face.seeing import Seeing
@@ -78,7 +78,7 @@ class Ending(Seeing):
         self.controller.check_usable()
         from workq.face import holding
 
-        return holding.clear(self._row, timeout, _log_warning)
+        return holding.clear(self._row, timeout, log_warning)
 
     # ------------------------------------------------------------ deleting it
 
@@ -137,7 +137,7 @@ class Ending(Seeing):
         if not isinstance(self.controller, Controller):
             self.controller.tear_down(self._row)  # in this very process, where that has run units of it
         self._row.emit()
-        self.controller.tell_unasked(self._row, _log_warning)
+        self.controller.tell_unasked(self._row, log_warning)
 
     async def aclose(self) -> None:
         """Delete the queue from a coroutine: what ``close`` is elsewhere."""
@@ -211,10 +211,6 @@ class Ending(Seeing):
         if self._row.closed:
             raise self._row.refusal()
         self._row.cleanups.append((fn, args))
-
-
-def _log_warning(message: str) -> None:
-    logging.getLogger("workq").warning("%s", message)
 
 
 __all__ = ["Ending"]

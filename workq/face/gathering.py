@@ -13,7 +13,7 @@ from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from workq.controller.controller import counted
+from workq.controller.exiting import counted
 from workq.controller.records import Queue
 from workq.core.states import UnitState
 from workq.errors import WaitError, WorkErrors, not_in_time

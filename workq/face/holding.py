@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from workq.controller.controller import counted
+from workq.controller.exiting import counted
 from workq.controller.records import Queue
 from workq.face import gathering
 from workq.unit import PENDING

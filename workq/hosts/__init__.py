@@ -1,4 +1,4 @@
 """Where units run if not in workers of this process's own: in whoever waits (``inline``), or in the workers of the parent (``nested``).
 
-Both stand in the place of a ``Controller`` and offer what it offers; a `WorkMgr` imports the one that it needs when it is made.
+Both offer what a ``Controller`` offers as ``Hosting``; a `WorkMgr` imports the one that it needs when it is made.
 """

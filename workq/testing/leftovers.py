@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 
-from workq.controller.controller import Controller, counted, living
+from workq.controller.controller import Controller
+from workq.controller.exiting import counted, living
 from workq.controller.records import Queue
 
 
