@@ -145,7 +145,7 @@ def test_a_killed_application_leaves_no_waiter() -> None:
             while not any(row.waiting for row in workq.locks()):
                 pass
             print(*[party.pid for row in workq.locks() for party in row.waiting], flush=True)
-            unit.result(DEADLINE_S)
+            unit.result(60)
     """
     with start_application(code) as app:
         pid = int(app.line())
