@@ -27,6 +27,11 @@ def wait_readable(descriptor: int, deadline_s: float = DEADLINE_S) -> None:
         raise AssertionError(f"descriptor {descriptor} was not readable within {deadline_s} s")
 
 
+def is_readable(descriptor: int) -> bool:
+    """Tell whether a descriptor can be read (or is at its end)."""
+    return bool(select.select([descriptor], [], [], 0)[0])
+
+
 def wait_gone(pid: int, deadline_s: float = DEADLINE_S) -> None:
     """Wait until a process has ended, whoever its parent is."""
     try:

@@ -179,11 +179,11 @@ def test_a_token_expires_without_workers_too(controller: workq.Controller) -> No
 
 def test_an_attached_queue_expires_no_more(controller: workq.Controller, wq: workq.WorkMgr) -> None:
     wq.queue(abs, 1).result(DEADLINE_S)
-    token = wq.detach(timeout=0.05)
+    token = wq.detach(timeout=0.5)
     again = workq.WorkMgr.attach(token)
     other = workq.WorkMgr(1, controller=controller)
     other.queue(abs, 1).result(DEADLINE_S)
-    late = other.detach(timeout=0.06)
+    late = other.detach(timeout=0.5)  # it is due after the other
     wait_until(lambda: is_over(late))
     assert again.queue(abs, -1).result(DEADLINE_S) == 1
     again.close()
@@ -284,10 +284,11 @@ def test_cleanup_makes_deletion_asynchronous_and_is_called_once_when_nothing_run
             gone.set()
 
         busy.cleanup(note, "gone")
-        busy.delete_timeout = 0.1
+        busy.delete_timeout = 60
         busy.close()
         assert not held.unit.done()
         assert not seen
+        held.let_go()
         assert gone.wait(DEADLINE_S)
     assert seen == [("gone", True, "face-delivery")]
     busy.close()

@@ -169,13 +169,15 @@ def time_out() -> None:
 
 def deaf(fifo: str) -> None:
     """Say that we are there, and hear nothing."""
-    with open(fifo, "wb", 0) as out:
-        out.write(b"!")
-        while True:
-            try:
-                time_out()
-            except BaseException:
-                continue
+    out = None
+    while True:
+        try:  # around everything: the interrupt may come right after the opening
+            if out is None:
+                out = open(fifo, "wb", 0)  # noqa: SIM115  nobody lives to close it
+                out.write(b"!")
+            time_out()
+        except BaseException:
+            continue
 
 
 def change_home() -> None:

@@ -28,7 +28,7 @@ def controller() -> Iterator[workq.Controller]:
 
 @pytest.fixture
 def wq(controller: workq.Controller) -> Iterator[workq.WorkMgr]:
-    with workq.WorkMgr(2, category="one", name="outer", delete_timeout=0.5, controller=controller) as queue:
+    with workq.WorkMgr(2, category="one", name="outer", delete_timeout=60, controller=controller) as queue:
         yield queue
 
 
@@ -157,7 +157,7 @@ def flush_and_hold(fifo: str) -> None:
 
 
 def run_inside(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    with workq.WorkMgr(1, name="inner", delete_timeout=0.3) as wq:
+    with workq.WorkMgr(1, name="inner", delete_timeout=60) as wq:
         return wq.options(**options).queue(function, *args).result()
 
 
@@ -334,6 +334,7 @@ def test_an_interrupt_of_a_unit_in_the_middle_ends_there(wq: workq.WorkMgr, tmp_
 
 
 def test_one_that_does_not_end_is_killed_with_the_unit_that_waits_for_it(wq: workq.WorkMgr, tmp_path: Path) -> None:
+    wq.delete_timeout = 0.5
     with Held(wq, tmp_path, deaf_inside) as held:
         held.unit.cancel()
         with pytest.raises(workq.UnitCancelled):

@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import pytest
 import workq
 from tests.leaks import Holdings, wait_for_no_more_than
 from tests.support import DEADLINE_S, wait_until
-from tests.system.held import Held, hold
 from workq import ArgumentError, Retry, UnitPoisoned, WorkerHalted
 
 pytestmark = pytest.mark.slow
@@ -240,10 +240,10 @@ def test_lost_units_and_time_outs_are_matched_by_word_and_by_type(wq: workq.Work
     for number, on in enumerate(["lost", WorkerHalted]):
         assert wq.options(retries=Retry(1, on=on)).queue(die_until, str(tmp_path / f"died{number}"), 1).result(DEADLINE_S) == 2
     for times, on in ((2, "timed_out"), (2, TimeoutError), (1, "lost")):
-        held = Held(wq.options(timeout=0.02, retries=Retry(1, on=on)), tmp_path, hold)
-        with held, pytest.raises(workq.UnitTimeout):
-            held.unit.result(DEADLINE_S)
-        assert held.unit.attempt == times
+        unit = wq.options(timeout=0.02, retries=Retry(1, on=on)).queue(time.sleep, 600)
+        with pytest.raises(workq.UnitTimeout):
+            unit.result(DEADLINE_S)
+        assert unit.attempt == times
 
 
 def test_each_retry_is_logged_at_debug_level(wq: workq.WorkMgr, path: str, caplog: pytest.LogCaptureFixture) -> None:

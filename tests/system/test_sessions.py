@@ -18,7 +18,7 @@ from workq.config import DEFAULTS
 
 @pytest.fixture
 def wq() -> Iterator[WorkMgr]:
-    with Controller() as controller, WorkMgr(1, delete_timeout=0.1, controller=controller) as one:
+    with Controller() as controller, WorkMgr(1, delete_timeout=60, controller=controller) as one:
         yield one
 
 
@@ -163,8 +163,13 @@ def test_a_call_that_had_to_be_killed_takes_the_session_with_it(wq: WorkMgr, tmp
     fifo = str(tmp_path / "fifo")
     os.mkfifo(fifo)
     ours = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    wq.delete_timeout = 0.05
     with wq.session() as session:
-        assert isinstance(session.options(timeout=0.05).queue(crew.deaf, fifo).exception(), UnitTimeout)
+        unit = session.queue(crew.deaf, fifo)
+        wait_readable(ours)
+        assert unit.cancel()
+        with pytest.raises(UnitCancelled):
+            unit.result()
         with pytest.raises(SessionLost):
             session.run(crew.pid)
     os.close(ours)

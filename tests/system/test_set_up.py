@@ -322,7 +322,11 @@ def test_a_setup_that_hears_nothing_is_killed_and_teardown_is_not_run_after_a_ki
     with WorkMgr(1, delete_timeout=0.05, controller=controller) as wq:
         wq.setup(crew.deaf, fifo)
         wq.teardown(crew.note, path, "down")
-        assert isinstance(wq.options(timeout=0.1).queue(crew.pid).exception(), UnitTimeout)
+        unit = wq.queue(crew.pid)
+        wait_readable(ours)
+        assert unit.cancel()
+        with pytest.raises(UnitCancelled):
+            unit.result()
         assert wq.metrics().workers_killed == 1
     os.close(ours)
     assert notes(path) == []

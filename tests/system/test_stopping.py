@@ -98,7 +98,8 @@ def by_an_exception_in_the_block(wq: workq.WorkMgr, queued: Queued) -> Held:
 
 
 def by_timeout(wq: workq.WorkMgr, queued: Queued) -> Held:
-    return queued(wq.options(timeout=0.3))
+    wq.queue(hold, os.devnull).result(DEADLINE_S)  # the module is there: what is left to do before it has begun is the opening of a fifo
+    return queued(wq.options(timeout=0.5))
 
 
 def by_dropping_it(wq: workq.WorkMgr, queued: Queued) -> Held:
@@ -222,21 +223,20 @@ def test_units_behind_and_beside_a_killed_one_are_not_touched(controller: workq.
     assert beside.unit.result(DEADLINE_S) != 0
 
 
-def test_a_timed_out_unit_comes_again_where_retries_were_asked_for(controller: workq.Controller, tmp_path: Path) -> None:
+def test_a_timed_out_unit_comes_again_where_retries_were_asked_for(controller: workq.Controller) -> None:
     wq = workq.WorkMgr(1, delete_timeout=60, controller=controller)
-    held = Held(wq.options(timeout=0.05, retries=2), tmp_path, spin)
-    with held.wait_begun():
-        assert isinstance(held.unit.exception(DEADLINE_S), workq.UnitTimeout)
-    assert held.unit.attempt == 3
-    assert [attempt.outcome for attempt in held.unit.attempts] == ["timed out"] * 3
+    unit = wq.options(timeout=0.05, retries=2).queue(time.sleep, 600)
+    assert isinstance(unit.exception(DEADLINE_S), workq.UnitTimeout)
+    assert unit.attempt == 3
+    assert [attempt.outcome for attempt in unit.attempts] == ["timed out"] * 3
 
 
 def test_a_timeout_begins_when_the_unit_begins(controller: workq.Controller, tmp_path: Path) -> None:
     wq = workq.WorkMgr(1, controller=controller)
     with Held(wq, tmp_path, spin) as held:
-        waiting = wq.options(timeout=0.1).queue(abs, -1)
+        waiting = wq.options(timeout=0.5).queue(abs, -1)
         with pytest.raises(TimeoutError):
-            held.unit.result(0.3)
+            held.unit.result(0.6)
     assert waiting.result(DEADLINE_S) == 1
 
 

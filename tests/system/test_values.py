@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import workq
-from tests.support import DEADLINE_S, application, wait_readable
+from tests.support import DEADLINE_S, application, is_readable, wait_readable, wait_until
 from tests.system import hooks
 
 WAIT_S = DEADLINE_S
@@ -209,15 +209,18 @@ def test_a_hook_that_hangs_is_ended_and_others_go_on_meanwhile(wq, fifo, make, s
     path, reader = fifo
     function, args = make(path)
     wq.delete_timeout = WAIT_S if survives else 0.05
-    unit = wq.options(timeout=0.5 if by == "timeout" else None).queue(function, *args)
-    wait_readable(reader)
+    for timeout in (0.5, 5.0, 50.0) if by == "timeout" else (None,):  # a busy machine may not have it hang so soon
+        unit = wq.options(timeout=timeout).queue(function, *args)
+        wait_until(lambda unit=unit: unit.done() or is_readable(reader))
+        if not unit.done():
+            break
     with undisturbed(wq):
         if by == "cancel":
             unit.cancel()
             with pytest.raises(workq.UnitCancelled, match=unit.label):
                 unit.result(WAIT_S)
         else:
-            with pytest.raises(workq.UnitTimeout, match=rf"{unit.label} .*0.5 s in worker_\w+ \(pid \d+\)"):
+            with pytest.raises(workq.UnitTimeout, match=rf"{unit.label} .*{timeout:g} s in worker_\w+ \(pid \d+\)"):
                 unit.result(WAIT_S)
     assert unit.worker is not None or by == "cancel"
     if unit.worker is not None:
