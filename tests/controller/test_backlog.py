@@ -91,7 +91,7 @@ def test_what_two_workers_give_back_stands_in_the_order_of_submission(first: int
         assert stage.worker(1).begin()
         assert stage.worker(2).begin()
         for number in (first, 3 - first):
-            loop.command(loop.take_back, loop.by_number[number])
+            loop.command(loop.recalls.take_back, loop.by_number[number])
             loop.turn([])
         running = [ids[0] for ids in held.values()]
         assert [unit.id for unit in stage.wq._row.pending] == [unit.id for unit in units if unit.id not in running]

@@ -90,7 +90,7 @@ class Children:
         if type(value) is not Ended:
             queue.done += 1
         tallies.note_unit(unit)
-        self._loop.settle(unit, value)
+        self._loop.ends.settle(unit, value)
         self._loop.lead.wake_ready()
 
     # ------------------------------------------------------------ what the core orders
@@ -151,7 +151,7 @@ class Children:
             return
         if queue.gone:
             queue.cancelled += 1
-            self._loop.settle(unit, cancelled(unit, queue.why_deleted))
+            self._loop.ends.settle(unit, cancelled(unit, queue.why_deleted))
             return
         with self._loop.dispatcher.lock:
             put_back(queue.backlog(unit.call.options.priority), unit)

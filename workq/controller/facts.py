@@ -83,7 +83,7 @@ def of_worker(loop: Loop, worker: Worker) -> Iterator[Event]:
     if worker.batches and not worker.told_blocked and blocked_now(worker) and not (worker.own and not worker.own[-1].begun_ns):
         worker.told_blocked = True
         if holds_more_than_one(worker):
-            loop.command(loop.take_back, worker)
+            loop.command(loop.recalls.take_back, worker)
         yield WorkerBlocked(number, BlockedHow.DECLARED if worker.words[BLOCKED] else BlockedHow.JUDGED)
 
 

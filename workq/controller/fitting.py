@@ -78,7 +78,7 @@ class Fittings:
             for unit in dropped:
                 if unit.id <= queue.set_up_failed_at:
                     queue.failed += 1
-                    loop.settle(unit, Ended(UnitState.FAILED, payload=queue.set_up_error))
+                    loop.ends.settle(unit, Ended(UnitState.FAILED, payload=queue.set_up_error))
         loop.told(queue, 0)
         loop.tell(WorkTaken(number))
         loop.look_at(queue)

@@ -77,7 +77,7 @@ class Halts:
             with queue.in_hand():
                 for unit in loop.dispatcher.drop_all(queue):
                     stopping.count_end(unit, UnitState.FAILED)
-                    loop.settle(unit, Ended(UnitState.FAILED, queue.launch_error(message)))
+                    loop.ends.settle(unit, Ended(UnitState.FAILED, queue.launch_error(message)))
             loop.told(queue, 0)
             loop.tell(WorkTaken(queue.number))
         loop.lead.wake_ready()
@@ -209,7 +209,7 @@ class Halts:
         stopping_as = unit.extra.stopping if unit.extra is not None else None
         if stopping_as is UnitState.CANCELLED:
             unit.call.queue.cancelled += 1
-            loop.settle(unit, cancelled(unit, "its worker was killed, as it did not end within delete_timeout"))
+            loop.ends.settle(unit, cancelled(unit, "its worker was killed, as it did not end within delete_timeout"))
             return
         if stopping_as is UnitState.TIMED_OUT:
             end = timed_out(unit, unit.call.options.timeout or 0.0, worker)
@@ -228,7 +228,7 @@ class Halts:
             if end.state is UnitState.LOST and unit.call.queue.lost_by is None:
                 end.error = retrying.loss(unit, halt, attempt, loop.settings)
         stopping.count_end(unit, end.state)
-        loop.settle(unit, end)
+        loop.ends.settle(unit, end)
 
     # ------------------------------------------------------------ workers that live, but do not beat
 

@@ -112,23 +112,23 @@ class Hosting:
             queue.told = 0
         loop.tell(QueuePaused(queue.number) if paused else QueueResumed(queue.number))
         if paused:
-            self._perform(loop.hold_back, queue)
+            self._perform(loop.recalls.hold_back, queue)
         else:
             loop.look_at(queue)
 
     def drop_waiting(self, queue: Queue, why: str, last: int, spared: int = 0) -> None:
         """Cancel the units of a queue that have not begun, of the numbers above ``spared``, up to ``last``; done when it returns."""
-        self._perform(self.running().drop_waiting, queue, why, last, spared)
+        self._perform(self.running().withdrawals.drop_waiting, queue, why, last, spared)
 
     def drop_unbegun(self, unit: Unit[Any]) -> None:
         """Cancel a unit if it has not begun. Returns at once."""
         if self.loop is not None and not self.forked and not self.closed and unit.value is PENDING:
-            self.loop.command(self.loop.drop_unbegun, unit)
+            self.loop.command(self.loop.withdrawals.drop_unbegun, unit)
 
     def stop_running(self, queue: Queue, why: str, last: int) -> None:
         """Interrupt the units of a queue that run, up to a number, and kill them after its delete timeout. Returns at once."""
         loop = self.running()
-        loop.command(loop.stop_running, queue, why, last)
+        loop.command(loop.withdrawals.stop_running, queue, why, last)
 
     def running_units(self, queue: Queue) -> list[Unit[Any]]:
         """Return the units of a queue that workers have begun, or are about to begin, or that wait for another try."""
@@ -163,7 +163,7 @@ class Hosting:
 
             call_cleanups(self, queue)
         if self.loop is not None and not self.closed:
-            self.loop.command(self.loop.delete_queue, queue)
+            self.loop.command(self.loop.withdrawals.delete_queue, queue)
 
     def tell_unasked(self, queue: Queue, warn: Callable[[str], object]) -> None:
         """Say of a queue that ends how many of its units have failed unnoticed, and show the first."""
@@ -199,7 +199,7 @@ class Hosting:
                     self._end_where_it_waits(unit, why)
         finally:  # also where an exception of a signal handler strikes
             if unit is not None and unit.value is not PENDING:
-                loop.after_end(unit)
+                loop.ends.after_end(unit)
         if unit is not None:
             loop.lead.wake_all()
         return unit is not None
@@ -217,11 +217,11 @@ class Hosting:
                         self._end_where_it_waits(unit, "before it had begun")
             finally:  # also where an exception of a signal handler strikes
                 if unit.value is not PENDING and unit.extra is not None:
-                    loop.after_end(unit)
+                    loop.ends.after_end(unit)
             if unit.value is not PENDING:
                 loop.lead.wake_all()
                 return True
-        loop.command(loop.stop_unit, unit)
+        loop.command(loop.withdrawals.stop_unit, unit)
         return True
 
     def _end_where_it_waits(self, unit: Unit[Any], why: str) -> None:
@@ -290,7 +290,7 @@ class Hosting:
         """Somebody has pressed Ctrl-C while this was waited for: cancel the unit, or all open ones; at the second time kill them."""
         if self.loop is not None and not self.forked and not self.closed:
             last = unit.id if unit is not None else next(queue.ids)  # what is queued from now on has a higher number
-            self.loop.command(self.loop.break_off, queue, unit, kill, last)
+            self.loop.command(self.loop.withdrawals.break_off, queue, unit, kill, last)
 
     def wait(
         self,

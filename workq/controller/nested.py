@@ -182,7 +182,7 @@ class Nested:
         queue.told = 0
         self._loop.tell(QueuePaused(queue.number) if paused else QueueResumed(queue.number))
         if paused:
-            self._loop.hold_back(queue)
+            self._loop.recalls.hold_back(queue)
         self._loop.look_at(queue)
         self._stillness[key] = worker, question, queue
         self._tell_stillness()
@@ -196,17 +196,17 @@ class Nested:
 
     def _drop(self, worker: Worker, queue: Queue, key: tuple[int, int], why: str, last: int, question: int) -> None:
         queue.cleared = last
-        self._loop.drop_waiting(queue, why, last)
+        self._loop.withdrawals.drop_waiting(queue, why, last)
         self.reply()  # those that were dropped, before the answer
         self._answer_question(worker, question)
 
     def _drop_unbegun(self, worker: Worker, queue: Queue, key: tuple[int, int], unit_id: int) -> None:
         unit = self._open_units.get((queue, unit_id))
         if unit is not None:
-            self._loop.drop_unbegun(unit)
+            self._loop.withdrawals.drop_unbegun(unit)
 
     def _stop(self, worker: Worker, queue: Queue, key: tuple[int, int], why: str, last: int) -> None:
-        self._loop.stop_running(queue, why, last)
+        self._loop.withdrawals.stop_running(queue, why, last)
 
     def _answer_question(self, worker: Worker, question: int) -> None:
         if not worker.exited:
@@ -216,7 +216,7 @@ class Nested:
         del self._queues[key]
         for number in [number for number, call in self._calls.items() if call.queue is queue]:
             del self._calls[number]
-        self._loop.delete_queue(queue)
+        self._loop.withdrawals.delete_queue(queue)
         self._stillness.pop(key, None)
         if question:  # the unit waits until none of its runs any more
             self._stillness[key] = worker, question, queue
@@ -233,7 +233,7 @@ class Nested:
     def worker_gone(self, worker: Worker) -> None:
         """Nobody waits any more for what a dead worker's unit had queued."""
         for key in [key for key in self._queues if key[0] == int(worker.number)]:
-            self._loop.delete_queue(self._queues.pop(key))
+            self._loop.withdrawals.delete_queue(self._queues.pop(key))
         for key in [key for key in self._calls if key[0] == int(worker.number)]:
             del self._calls[key]
 

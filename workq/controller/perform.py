@@ -112,7 +112,7 @@ def _limit(loop: Loop, worker: Worker | None, units: int) -> list[NeedsLead]:
         return []
     worker.allowance = units
     if units == 0:
-        return [partial(loop.take_back, worker)]
+        return [partial(loop.recalls.take_back, worker)]
     return []
 
 

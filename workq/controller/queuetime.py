@@ -100,7 +100,7 @@ class QueueTimes:
         if unit.value is PENDING and unit not in queue.resting:
             queue.unusual = True  # whoever sends what is left of it has the worker skip it
             queue.timed_out += 1
-            loop.settle(unit, never_ran(unit))
+            loop.ends.settle(unit, never_ran(unit))
             dispatcher.trim(queue)
             loop.lead.wake_ready()
         return False

@@ -40,16 +40,16 @@ class Sessions:
             for unit in self._loop.dispatcher.drop_all(queue):
                 self.fail(unit)
         if halt is not None:
-            self._loop.delete_queue(queue)
+            self._loop.withdrawals.delete_queue(queue)
         else:  # the unit that met the set-up is about to end with its own error: it must not be cancelled meanwhile
             self._loop.told(queue, 0)
             self._loop.tell(WorkTaken(queue.number))
-            self._loop.alarms.set(self._loop.clock() + LAST_UNIT_S, partial(self._loop.command, self._loop.delete_queue, queue))
+            self._loop.alarms.set(self._loop.clock() + LAST_UNIT_S, partial(self._loop.command, self._loop.withdrawals.delete_queue, queue))
 
     def fail(self, unit: Unit[Any]) -> None:
         """End a unit of a session that is lost."""
         unit.call.queue.lost += 1
-        self._loop.settle(unit, lost(unit.call.queue))
+        self._loop.ends.settle(unit, lost(unit.call.queue))
 
 
 def why(queue: Queue, halt: Halt | None) -> str:

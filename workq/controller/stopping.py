@@ -68,7 +68,7 @@ class Stops:
             queue = unit.call.queue
             queue.unusual = True  # whoever sends what is left of it has the worker skip it
             queue.cancelled += 1
-            loop.settle(unit, cancelled(unit, why))
+            loop.ends.settle(unit, cancelled(unit, why))
             queue.resting.pop(unit, None)
             with loop.dispatcher.lock:
                 loop.dispatcher.trim(queue)
@@ -102,7 +102,7 @@ class Stops:
             return
         wanted, extra.stopping = extra.stopping, None
         if wanted is UnitState.CANCELLED:
-            self._loop.command(self._loop.stop_unit, row.unit)
+            self._loop.command(self._loop.withdrawals.stop_unit, row.unit)
 
     def kill_now(self, unit: Unit[Any]) -> None:
         """Kill the worker of a unit that was asked to end, without waiting any longer. With the lead."""
