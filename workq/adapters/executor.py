@@ -89,7 +89,7 @@ class Executor(futures.Executor):
         try:
             if pool.refusal or pool.broken:
                 pool.check()
-            return pool.intake.queue(fn, *args, **kwargs)
+            return pool.intake.queue(fn, args, kwargs)
         except PicklingError as error:
             return pool.refused_unit(fn, error)
         finally:

@@ -97,11 +97,11 @@ class BoundedIntake(Intake):
         self.gate = gate
         self.options = inner.options
 
-    def queue(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Unit[Any]:
+    def queue(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Unit[Any]:
         """Let a unit in, and queue it."""
         self.gate.enter()
         try:
-            return self.inner.queue(function, *args, **kwargs)
+            return self.inner.queue(function, args, kwargs)
         finally:
             self.gate.leave()
 

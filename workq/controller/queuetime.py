@@ -26,9 +26,9 @@ KEPT = 1024  # entries of units that have begun long ago, before they are looked
 class TimedIntake(Intake):
     """An intake whose units have a limit for their time in the queue."""
 
-    def queue(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Unit[Any]:
+    def queue(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Unit[Any]:
         """Queue a unit, and watch its time."""
-        unit = super().queue(function, *args, **kwargs)
+        unit = super().queue(function, args, kwargs)
         self._controller.watch_queue_time(unit)
         return unit
 

@@ -159,7 +159,7 @@ class Callbacks:
 
 def queue_with(
     row: Queue,
-    queue: Callable[..., Unit[Any]],
+    queue: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Unit[Any]],
     fn: Callable[..., Any],
     callback: Callable[..., object],
     args: tuple[Any, ...],
@@ -175,7 +175,7 @@ def queue_with(
     most = row.controller.settings.uncollected_units
     if callbacks.count() >= most:
         raise WorkqError(f"queue {row.name} has {most} callbacks that nobody has made: call sync(), wait() or wait_one()")
-    unit = queue(fn, *args, **kwargs)
+    unit = queue(fn, args, kwargs)
     callbacks.expect(unit, callback, args, kwargs)
     return unit
 

@@ -105,12 +105,12 @@ class ContextIntake(TimedIntake):
         self._carried = carried
         self._wrapped: dict[Callable[..., Any], InContext] = {}
 
-    def queue(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Unit[Any]:
+    def queue(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Unit[Any]:
         """Capture, and queue."""
         captured = self._carried.capture()
         if captured is None or not callable(function):
-            return super().queue(function, *args, **kwargs)
-        return super().queue(self._wrap(function), captured, *args, **kwargs)
+            return super().queue(function, args, kwargs)
+        return super().queue(self._wrap(function), (captured, *args), kwargs)
 
     def sibling(self, options: Options) -> Intake:
         """Return an intake of the same kind with other options."""

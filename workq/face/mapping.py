@@ -188,11 +188,11 @@ class Mapping:
             self._size = min(group_size(self._each_s), 8 * self._size)  # not at once: the first items may not be like the others
             part = self._take(self._size)
             if part:
-                self.waiting.append((self._groups.queue(self._run, self._fn, part), len(part)))
+                self.waiting.append((self._groups.queue(self._run, (self._fn, part), {}), len(part)))
         else:
             part = self._take(1)
             if part:
-                unit = self._intake.queue(self._fn, part[0]) if self._one else self._intake.queue(self._fn, *part[0])
+                unit = self._intake.queue(self._fn, (part[0],) if self._one else tuple(part[0]), {})
                 self.waiting.append((unit, 0))
         self._over = not part
 

@@ -50,7 +50,7 @@ class Queueing(Seeing):
         >>> wq.queue(sorted, [3, 1, 2]).result()
         [1, 2, 3]
         """
-        return self._intake.queue(fn, *args, **kwargs)
+        return self._intake.queue(fn, args, kwargs)
 
     def queue_callback(self, fn: Callable[P, T], callback: Callable[..., object], /, *args: P.args, **kwargs: P.kwargs) -> Unit[T]:
         """Queue one call, and have ``callback(unit, *args, **kwargs)`` made when it has ended, however it ended.

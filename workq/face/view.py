@@ -42,7 +42,7 @@ class View:
 
     def queue(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Unit[T]:
         """Queue one call and return its unit at once; work starts at once. See ``WorkMgr.queue``."""
-        return self._intake.queue(fn, *args, **kwargs)
+        return self._intake.queue(fn, args, kwargs)
 
     def queue_callback(self, fn: Callable[P, T], callback: Callable[..., object], /, *args: P.args, **kwargs: P.kwargs) -> Unit[T]:
         """Queue one call and have a callback made when it has ended. See ``WorkMgr.queue_callback``."""

@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 PROTOCOL = 5
+NO_ARGUMENTS = _pickle.dumps((), PROTOCOL)  # known by sight at both ends: to pickle nothing takes 450 ns, to unpickle it 250
 GLOBAL_END = b"\x93\x94."  # STACK_GLOBAL, MEMOIZE, STOP: the whole pickle is one name to be looked up
 WHY_CHARACTERS = 500  # of a foreign error's text within one of our messages
 

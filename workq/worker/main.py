@@ -74,6 +74,7 @@ from workq.transport.channel import (
     Inbox,
     Upward,
 )
+from workq.transport.codec import NO_ARGUMENTS
 from workq.transport.segments import LARGE_BYTES, POSSIBLE
 from workq.worker import fitting, leftovers, logs, stack, surroundings, watch
 from workq.worker.interrupt import Interrupts
@@ -520,7 +521,7 @@ def serve(worker: Worker) -> None:
                     else:
                         call = function
                     try:
-                        arguments = loads(data)
+                        arguments = () if data == NO_ARGUMENTS else loads(data)
                     except TypeError:
                         if type(data) is not list:
                             raise
