@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from itertools import count
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from workq import context
@@ -231,6 +231,18 @@ class WorkMgr(Queueing, Waiting, Ending):
                 await self.finished()
         finally:
             await self.aclose()
+
+
+def _name_methods() -> None:
+    """Have the methods that the parts bring go by the name of WorkMgr: in errors of wrong calls, and where they are pickled."""
+    for part in WorkMgr.__mro__[1:-1]:
+        for method in vars(part).values():
+            if isinstance(method, FunctionType):
+                method.__qualname__ = f"WorkMgr.{method.__name__}"
+                method.__module__ = __name__
+
+
+_name_methods()
 
 
 def categories() -> CategoryTable:

@@ -12,7 +12,7 @@ from tests.support import DEADLINE_S, ROOT
 
 WITH_EXAMPLES = [path for path in sorted((ROOT / "workq").rglob("*.py")) if ">>> " in path.read_text()]
 RUN = """
-import doctest, importlib, sys
+import doctest, importlib, inspect, sys
 
 from workq import WorkMgr
 
@@ -23,10 +23,16 @@ class Runner(doctest.DocTestRunner):
         with WorkMgr(2, name="wq") as test.globs["wq"]:
             return super().run(test, *args, **kwargs)
 
+class Finder(doctest.DocTestFinder):
+    # looks where a function stands: the parts of a WorkMgr have theirs go by its name
+
+    def _from_module(self, module, object):
+        return super()._from_module(module, object) or (inspect.isfunction(object) and object.__globals__ is vars(module))
+
 module = importlib.import_module(sys.argv[1])
 flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 runner = Runner(optionflags=flags)
-for test in doctest.DocTestFinder().find(module):
+for test in Finder().find(module):
     if test.examples:
         runner.run(test)
 failed, tried = runner.failures, runner.tries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable
 from typing import Any
@@ -140,6 +141,13 @@ def test_a_category_that_is_put_in_the_place_of_another_keeps_nothing_of_it(cont
     controller.add_category(workq.Category("twice", max_units=5, max_workers=3))
     controller.add_category(workq.Category("twice", max_workers=4))
     assert controller.category("twice") == workq.Category("twice", max_workers=4)
+
+
+def test_a_wrong_call_of_a_method_is_told_by_the_name_under_which_people_know_it(wq: workq.WorkMgr) -> None:
+    for call in (lambda: wq.queue(), lambda: wq.sync(1, 2, 3), lambda: wq.pause(how=1)):  # type: ignore[call-arg, misc]
+        with pytest.raises(TypeError, match=r"^WorkMgr\.(queue|sync|pause)\(\) "):
+            call()
+    assert pickle.loads(pickle.dumps(workq.WorkMgr.queue)) is workq.WorkMgr.queue
 
 
 @pytest.mark.parametrize("kind", [workq.Lock, workq.Event])
