@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import time
@@ -24,7 +25,7 @@ from workq.controller.hosting import Hosting
 from workq.controller.records import NEVER, Options, Queue
 from workq.controller.tallies import Tallies
 from workq.core.states import WorkerState
-from workq.errors import ArgumentError, CategoryError, ForkedError, WorkqError
+from workq.errors import ArgumentError, CategoryError, ForkedError, LaunchError, WorkqError
 from workq.errors import QueueClosed as QueueClosedError
 from workq.given import environment
 from workq.given.arguments import check_callable, check_seconds
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # what a program needs that queues units is loaded with the f
     from workq.core.ids import QueueId
     from workq.engines.protocol import Engine
     from workq.errors import Halt
+    from workq.process.client import Launcher
     from workq.seeing.locktable import LockTable
     from workq.seeing.statistics import Metrics, QueueStatistics, WorkerTable
 
@@ -147,7 +149,7 @@ class Controller(Hosting):
         return self.loop
 
     def _make_loop(self) -> Loop:
-        """Make the acting parts. The engine first: its launcher comes up while the others are loaded."""
+        """Make the acting parts. The engine first, and of it the launcher: it comes up while the others are loaded."""
         from workq.controller.waiting import Bell
 
         bells = Bell(blocking=True), Bell(blocking=False)
@@ -163,11 +165,18 @@ class Controller(Hosting):
     def _engine(self, bells: tuple[int, int]) -> Engine:
         if self._make_engine is not None:
             return self._make_engine(bells)
+        launcher = self._launcher(bells)
         from workq.engines.local import LocalEngine
 
-        engine = LocalEngine(bells, start_method=self.start_method, launcher_argv=self._launcher_argv)
-        engine.prepare()
-        return engine
+        return LocalEngine(bells, start_method=self.start_method, launcher_argv=self._launcher_argv, launcher=launcher)
+
+    def _launcher(self, bells: tuple[int, int]) -> Launcher | None:
+        """Make the launcher before all else: it comes up while the rest is loaded. What is in the way of it the first start says."""
+        from workq.process.client import WORKER_ENTRY, Launcher
+
+        with contextlib.suppress(LaunchError, OSError):
+            return Launcher(bells, WORKER_ENTRY, self.start_method, self._launcher_argv, pidfd=True)
+        return None
 
     def check_usable(self) -> None:
         """Raise where this process is a fork of the one that made it, or where it was closed."""

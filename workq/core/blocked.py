@@ -9,14 +9,14 @@ A wrong verdict costs one worker too many for a short time, or one too few. Corr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from workq.core.fact import fact, record
 
 ASLEEP = "S"  # interruptible sleep; D (disk) is work, and ends by itself
 RUNNING = "R"
 BUSY_SHARE = 0.02  # of one CPU: a thread that uses less than this makes no progress
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Look:
     """One look at a worker.
 
@@ -37,7 +37,7 @@ class Look:
         return self.run_ns - earlier.run_ns < BUSY_SHARE * (self.when_ns - earlier.when_ns)
 
 
-@dataclass(slots=True, eq=False)
+@record
 class Judge:
     """Judges one worker, look by look. Make a new one whenever the worker begins another unit.
 

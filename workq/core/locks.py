@@ -7,8 +7,10 @@ takes no memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
+
+from workq.core.fact import record
 
 
 class Party(NamedTuple):
@@ -21,7 +23,7 @@ class Party(NamedTuple):
 Ticket = tuple[int, int]  # the number of a request: the worker's, and its own
 
 
-@dataclass(slots=True, eq=False)
+@record
 class Claim:
     """One request for a lock or an event: it waits, and then, if it was for a lock, it holds.
 
@@ -40,7 +42,7 @@ class Claim:
     certain: bool = True
 
 
-@dataclass(slots=True, eq=False)
+@record
 class LockRow:
     """One lock that somebody holds."""
 
@@ -49,7 +51,7 @@ class LockRow:
     waiting: dict[Ticket, Claim] = field(default_factory=dict)  # in the order in which they came
 
 
-@dataclass(slots=True, eq=False)
+@record
 class EventRow:
     """One event that is set, or that somebody waits for."""
 

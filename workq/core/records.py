@@ -6,9 +6,10 @@ Rows hold facts and answer questions about them; who changes them, and when, is 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from workq.core.events import BlockedHow, Limits, QueueId, WorkerId
+from workq.core.fact import record
 from workq.core.sizing import RestartBudget
 from workq.core.states import ATTACHED, WorkerState
 
@@ -19,7 +20,7 @@ Crew = dict[WorkerState, "dict[WorkerId, WorkerRow]"]
 Ring = OrderedDict[QueueId, "QueueRow"]
 
 
-@dataclass(slots=True, eq=False)
+@record
 class WorkerRow:
     """One worker process, from the order to start it until it has exited.
 
@@ -58,7 +59,7 @@ class WorkerRow:
     succeeds: WorkerId | None = None
 
 
-@dataclass(slots=True, eq=False)
+@record
 class QueueRow:
     """One work queue.
 
@@ -146,7 +147,7 @@ def _empty_crew() -> Crew:
     return {state: {} for state in WorkerState if state is not WorkerState.GONE}
 
 
-@dataclass(slots=True, eq=False)
+@record
 class CategoryRow:
     """One named pool of workers, with the queues that draw on it.
 

@@ -6,15 +6,14 @@ first. Each limit is drawn a little lower for each worker, so that those that we
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from workq.core.events import Limits
+from workq.core.fact import fact
 
 JITTER = 0.1  # a limit is lowered by up to this share
 AHEAD = 0.1  # the successor is started so much before the last unit
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Wear:
     """How much one worker may go through; None: any amount.
 

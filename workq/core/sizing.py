@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from workq.core.events import Limits
+from workq.core.fact import record
 
 
 def count_starts(limits: Limits, *, wishes: int, fresh: int, active: int, coming: int, dying: int, living: int) -> int:
@@ -33,7 +32,7 @@ def extra_workers(limits: Limits) -> int:
     return 0 if limits.always_queue else 1
 
 
-@dataclass(slots=True, eq=False)
+@record
 class RestartBudget:
     """Failed starts in a row, and what follows from them.
 

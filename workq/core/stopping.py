@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from workq.config import Settings
 from workq.core.actions import Interrupt, KillUnit
 from workq.core.events import StopReason, UnitId, WorkerId
+from workq.core.fact import record
 
 
 class Rung(Enum):
@@ -18,7 +18,7 @@ class Rung(Enum):
     KILLED = "killed"  # its worker has been killed; only the exit is missing
 
 
-@dataclass(slots=True, eq=False)
+@record
 class StopRow:
     """One unit that has to stop.
 

@@ -7,7 +7,7 @@ Who tells of a death? The launcher, which reaps. A worker's pidfd is the second 
 the launcher is woken (somebody may have stopped it), and after a while the death is reported without a code. If the launcher
 itself dies, the kernel kills its workers (PR_SET_PDEATHSIG), we kill what they had started, and the next start makes a new launcher.
 
-Threads: the controller's, but for ``prepare``, which comes before it, and ``interrupt`` and ``kill``, which any thread may call.
+Threads: the controller's, but for ``interrupt`` and ``kill``, which any thread may call.
 ``_lock`` keeps those two from a lane whose end has been reported, as its descriptors may be closed, and their numbers used again. It
 is reentrant because a signal handler may call them too, and is never held while anything waits.
 
@@ -16,7 +16,6 @@ In a fork of the application every method does nothing: the workers, and even th
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import select
@@ -25,14 +24,14 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from workq.core.fact import record
 from workq.engines.descriptors import make_lane
 from workq.engines.protocol import EngineEvent, Exited, Lane, Started, StartFailed
 from workq.errors import LaunchError
 from workq.process import ending, messages
-from workq.process.client import Launcher, is_readable, process_exists
+from workq.process.client import WORKER_ENTRY, Launcher, is_readable, process_exists
 from workq.process.messages import EXITED, FAILED, START, STARTED
 
 if TYPE_CHECKING:
@@ -48,10 +47,9 @@ FIRST_ANSWER_FACTOR = 4.0  # so much longer for a launcher that has not yet said
 ORPHAN_CHECK_S = 0.01  # between two looks at a worker that has neither a launcher nor a pidfd
 ORPHAN_S = 2.0  # it was sent SIGKILL; after this its number must belong to a zombie that nobody reaps
 REAP_S = 0.25  # how long a process is waited for after a SIGKILL
-WORKER_ENTRY = "workq.worker.main:run"
 
 
-@dataclass(slots=True, eq=False)
+@record
 class _Process:
     """What the engine knows of one worker that has not been reported as ended."""
 
@@ -79,6 +77,7 @@ class LocalEngine:
         entry_point: str = WORKER_ENTRY,
         silence_s: float = SILENCE_S,
         pidfd: bool = True,
+        launcher: Launcher | None = None,
     ) -> None:
         """Start nothing yet.
 
@@ -90,6 +89,7 @@ class LocalEngine:
             entry_point: What a worker runs, ``module:function``.
             silence_s: How long the launcher may leave a start unanswered.
             pidfd: False: do as on a system that has no pidfds.
+            launcher: One that was made already, with the same arguments. None: the first start makes it.
         """
         self._bells = bells
         self._interrupt_signal = interrupt_signal
@@ -105,16 +105,13 @@ class LocalEngine:
         self._processes: dict[int, _Process] = {}  # changed by the controller's thread, under the lock
         self._events: list[EngineEvent] = []
         self._closed = False
+        if launcher is not None:
+            self._adopt(launcher)
 
     @property
     def launcher_pid(self) -> int | None:
         """The process number of the launcher, or None while there is none."""
         return self._launcher.pid if self._launcher else None
-
-    def prepare(self) -> None:
-        """Make the launcher, so that it comes up while the application does something else. What is in the way the first start says."""
-        with contextlib.suppress(LaunchError, OSError):
-            self._need_launcher()
 
     # ------------------------------------------------------------ the protocol
 
@@ -211,12 +208,15 @@ class LocalEngine:
     def _need_launcher(self) -> Launcher:
         """Return the launcher; make it if there is none."""
         if self._launcher is None:
-            self._launcher = launcher = Launcher(
-                self._bells, self._entry_point, self._start_method, self._launcher_argv, self._pidfd_wanted
-            )
-            self._selector.register(launcher.channel, selectors.EVENT_READ, lambda: self._hear(launcher))
-            self._selector.register(launcher.error_fd, selectors.EVENT_READ, lambda: self._read_stderr(launcher))
+            return self._adopt(Launcher(self._bells, self._entry_point, self._start_method, self._launcher_argv, self._pidfd_wanted))
         return self._launcher
+
+    def _adopt(self, launcher: Launcher) -> Launcher:
+        """Hear what this launcher says from now on."""
+        self._launcher = launcher
+        self._selector.register(launcher.channel, selectors.EVENT_READ, lambda: self._hear(launcher))
+        self._selector.register(launcher.error_fd, selectors.EVENT_READ, lambda: self._read_stderr(launcher))
+        return launcher
 
     def _watch_channel(self, launcher: Launcher) -> None:
         """Wait for room in the channel exactly while messages wait for it."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from socket import socket as Socket  # noqa: N812  # the lane has a field of that name
 from typing import Protocol
 
+from workq.core.fact import fact, record
 from workq.transport.board import Board
 
 
-@dataclass(slots=True, eq=False)
+@record
 class Lane:
     """All that the parent holds of one worker process. Owned by the controller; closed by it once the worker has ended."""
 
@@ -40,14 +40,14 @@ class Lane:
                     os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Started:
     """The process exists: ``pid`` and ``pidfd`` of the lane are set."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class StartFailed:
     """The process could not be made (no processes left, the launcher cannot be started); nothing of it exists."""
 
@@ -55,7 +55,7 @@ class StartFailed:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Exited:
     """The process has ended and was reaped. ``code`` is an exit code, or minus the number of a signal, or None if unknown."""
 

@@ -1,19 +1,20 @@
 """The application's side of the launcher: makes it, talks to it, and says when it is gone.
 
-Nothing here waits, but for ``end``. Used by one thread, the controller's. How the launcher ended is asked of the kernel by its
-pidfd and never taken from ``Popen``: the application may ignore SIGCHLD, or reap all its children itself.
+Nothing here waits, but for ``end``. Used by one thread, the controller's, but for the first launcher, which another one makes: it waits for
+what is imported here before its first result can come, so that is little. How the launcher ended is asked of the kernel by its pidfd and
+never taken from ``Popen``: the application may ignore SIGCHLD, or reap all its children itself.
 """
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # `signal` and `socket` themselves bring enums and selectors: 2 ms
+import _socket as socket
 import errno
 import fcntl
 import logging
 import marshal
 import os
 import select
-import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -33,6 +34,7 @@ logger = logging.getLogger("workq")
 
 PACKETS = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM) if sys.platform != "darwin" else socket.SOCK_DGRAM
 STDERR_TAIL_BYTES = 4096
+WORKER_ENTRY = "workq.worker.main:run"
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 # What the launcher runs before it can import anything of ours: the first packet holds the application's sys.path.
