@@ -16,6 +16,7 @@ In a fork of the application every method does nothing: the workers, and even th
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -245,6 +246,7 @@ class LocalEngine:
             self._note_start(process, rest[0], descriptors)
         elif kind == FAILED and process is not None:
             self._forget(process, StartFailed(number, rest[0]))
+            self._replace_poor_launcher(rest[1])
         elif kind == EXITED and process is not None:
             self._forget(process, Exited(number, rest[0], rest[1]))
         messages.close_all(descriptors)
@@ -267,6 +269,12 @@ class LocalEngine:
             process.launcher = None
             self._orphan(process, why)
         launcher.close()
+
+    def _replace_poor_launcher(self, error: int) -> None:
+        """A launcher that has no descriptors for its first worker was made under a low limit, and keeps it: the next one has today's."""
+        launcher = self._launcher
+        if error == errno.EMFILE and launcher is not None and all(one.launcher is not launcher for one in self._processes.values()):
+            self._lose_launcher(launcher)
 
     def _orphan(self, process: _Process, why: str) -> None:
         """Do what is to be done for one worker whose launcher is gone."""

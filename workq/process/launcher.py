@@ -169,7 +169,7 @@ class Launcher:
                 raise OSError(errno.EMFILE, "the launcher has no descriptors left")
             pid = self.fork(name, Ends(*descriptors))
         except OSError as error:
-            self.outbox.post((FAILED, number, f"{error.strerror} (errno {error.errno})"), [])
+            self.outbox.post((FAILED, number, f"{error.strerror} (errno {error.errno})", error.errno), [])
             return
         finally:
             close_all(descriptors)

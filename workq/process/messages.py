@@ -8,7 +8,7 @@ To the launcher (after the first packet, which is the configuration, a dict):
 From the launcher:
     (HELLO, pid) and a pidfd of the launcher      it is up
     (STARTED, number, pid) and a pidfd            the worker exists
-    (FAILED, number, why)                         it could not be made
+    (FAILED, number, why, errno)                  it could not be made
     (EXITED, number, code, peak_rss_bytes)        it was reaped
 End-of-file says the rest: to the launcher "end everything and leave", from the launcher "I am dead".
 """
