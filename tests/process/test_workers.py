@@ -37,6 +37,16 @@ def test_a_worker_has_a_session_of_its_own_and_nothing_but_its_own_descriptors(p
     assert os.readlink(f"/proc/{worker.lane.pid}/fd/0") == "/dev/null"
 
 
+def test_the_launcher_holds_nothing_that_the_application_hands_to_its_children(pool):
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    pool.start()
+    os.close(writer)
+    wait_readable(reader)
+    assert os.read(reader, 1) == b""  # nobody else has the other end
+    os.close(reader)
+
+
 def test_the_launcher_is_frugal(pool):
     pool.start()
     modules = pool.start().ask("sorted(m for m in sys.modules if m.startswith('workq') or m == 'psutil')")

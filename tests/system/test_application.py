@@ -446,6 +446,25 @@ def test_the_applications_state_is_as_before_and_nothing_is_warned_of() -> None:
     assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, "True", "")
 
 
+@pytest.mark.parametrize(("options", "environment"), [(("-OO", "-X", "utf8"), {}), ((), {"PYTHONOPTIMIZE": "2", "PYTHONUTF8": "1"})])
+def test_workers_have_the_interpreters_flags(options: tuple[str, ...], environment: dict[str, str]) -> None:
+    ended = application(
+        """
+        import sys, workq
+
+        def flags():
+            return sys.flags.optimize, sys.flags.utf8_mode, len(sys.warnoptions)
+
+        if __name__ == "__main__":
+            with workq.WorkMgr(1) as wq:
+                print(flags(), wq.queue(flags).result() == flags())
+        """,
+        options=options,
+        **environment,
+    )
+    assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, "(2, 1, 0) True", "")
+
+
 def test_where_calls_of_linux_are_missing_there_is_another_way() -> None:
     """Without eventfd, epoll, memfd and pidfd in the application: results, large values, a kill, a stop, two threads at once, the end."""
     ended = application(

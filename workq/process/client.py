@@ -15,7 +15,6 @@ import logging
 import marshal
 import os
 import select
-import subprocess
 import sys
 import threading
 import time
@@ -250,6 +249,11 @@ def raise_above_standard(descriptors: list[int]) -> None:
 
 def interpreter() -> list[str]:
     """Return the command of an interpreter like this one, with the same flags."""
+    first = sys.orig_argv[1:2]
+    if not first or not first[0].startswith("-") or first[0] in ("-", "-c", "-m"):
+        return [sys.executable]  # without flags on its command line; those in the environment come with that
+    import subprocess  # 2 ms before the first result
+
     return [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
 
 
@@ -262,20 +266,51 @@ def execute_launcher(given: list[int], error: int, argv: Sequence[str] | None) -
     if argv is not None:
         command = [part for item in argv for part in (command if item == "{command}" else [item])]
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=error,
-            pass_fds=[one for one in given if one != error],
-            start_new_session=True,  # from its first instant: Ctrl-C in a terminal is not for it
-        )
+        return spawn(command, [one for one in given if one != error], error)
     except OSError as problem:
         if problem.errno in OUT_OF_RESOURCES:
             raise
         raise LaunchError(f"the launcher of the workers cannot be started: {command[0]}: {problem.strerror}") from problem
-    process.returncode = 0  # Popen must neither wait for it nor warn of it: we look after it by its pidfd
-    return process.pid
+
+
+def spawn(command: list[str], kept: list[int], error: int) -> int:
+    """Start a process with these descriptors and no others, its stderr led to ``error``; return its pid.
+
+    As ``subprocess`` does it, whose import takes longer than the start. The application's memory is not copied, however large it is.
+    """
+    others = [one for one in inheritable() if one not in kept]
+    return os.posix_spawnp(
+        command[0],
+        command,
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_DUP2, error, 2),
+            *((os.POSIX_SPAWN_CLOSE, one) for one in others),
+            *((os.POSIX_SPAWN_DUP2, one, one) for one in kept),  # onto itself: it stays open over the execution
+        ],
+        setsid=True,  # from its first instant: Ctrl-C in a terminal is not for it
+        setsigdef=[number for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ") if (number := getattr(signal, name, 0))],  # which Python ignores
+    )
+
+
+def inheritable() -> list[int]:
+    """Return the descriptors above the standard ones that the application would hand to each of its children."""
+    found = []
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        try:
+            numbers = [int(name) for name in os.listdir(folder)]
+        except OSError:
+            continue
+        for number in numbers:
+            try:
+                if number > 2 and not fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
+                    found.append(number)
+            except OSError:
+                pass  # it was the one that has listed the others, or another thread has closed it
+        break
+    return found
 
 
 def fork_launcher(given: list[int], error: int, config: dict[str, Any]) -> int:

@@ -50,9 +50,9 @@ def main(order: dict[str, Any]) -> NoReturn:
     config = order["config"]
     prctl: Callable[..., int] | None = None
     if sys.platform == "linux":
-        import ctypes
+        from workq.transport import clibrary
 
-        prctl = ctypes.CDLL(None, use_errno=True).prctl
+        prctl = clibrary.function("prctl")
     try:
         module, _, function = config["entry_point"].partition(":")
         __import__(module)

@@ -21,6 +21,7 @@ import time
 from typing import NamedTuple
 
 from workq.process import ending
+from workq.transport import clibrary
 from workq.transport.board import ASK_SHIFT, STACK_ASK, STACK_FD, STACK_MEMORY, STACK_SIGNAL, WATCH_THREAD
 
 LONGEST_PAUSE_MS = 8
@@ -190,11 +191,9 @@ def _send(pid: int, pidfd: int, watch_thread: int = 0) -> None:
 
 def _send_to_thread(pid: int, thread: int) -> bool:
     """Send the signal to one thread, which is named by both numbers, so that none of another process is hit. False where it cannot be."""
-    import ctypes
-
     try:
-        return bool(ctypes.CDLL(None).tgkill(pid, thread, STACK_SIGNAL) == 0)
-    except (OSError, AttributeError):  # not every C library has it
+        return clibrary.function("tgkill")(pid, thread, STACK_SIGNAL) == 0
+    except OSError:  # not every C library has it
         return False
 
 

@@ -6,6 +6,8 @@ the process was started with, as far as that is long enough. The launcher's is: 
 
 from __future__ import annotations
 
+import os
+
 MOST_BYTES = 1 << 17  # of arguments; more is no command line that we know of
 PREFIX = "workq "
 
@@ -20,11 +22,13 @@ def show_title(text: str) -> None:
             _place = find_arguments()
         start, size = _place
         if 0 < size <= MOST_BYTES:
-            import ctypes
-
             title = (PREFIX + text).encode()[: size - 1]
-            ctypes.memmove(start, title.ljust(size, b"\0"), size)  # the last byte stays 0: else the environment would be shown too
-    except (OSError, ValueError, IndexError, ImportError):
+            memory = os.open("/proc/self/mem", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.pwrite(memory, title.ljust(size, b"\0"), start)  # the last byte stays 0: else the environment would be shown too
+            finally:
+                os.close(memory)
+    except (OSError, ValueError, IndexError):
         _place = 0, 0
 
 

@@ -233,10 +233,10 @@ def _membarrier(command: int) -> int:
     if number is None or os.uname().sysname != "Linux":
         return -1
     if _syscall is None:
-        import ctypes
+        from workq.transport import clibrary
 
-        _syscall = ctypes.CDLL(None, use_errno=True).syscall
-    return int(_syscall(number, command, 0, 0))
+        _syscall = clibrary.function("syscall")
+    return _syscall(number, command, 0, 0)
 
 
 def load_barriers() -> None:
