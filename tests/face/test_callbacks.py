@@ -486,7 +486,7 @@ def test_ctrl_c_in_sync_says_how_many_it_cancelled_without_our_frames() -> None:
             units = [wq.queue(time.sleep, 600) for _ in range(3)]
             while not units[0].running():
                 pass
-            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
             try:
                 wq.sync()
             except KeyboardInterrupt as error:

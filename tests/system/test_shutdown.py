@@ -306,7 +306,7 @@ SERVICE = """
         handle = workq.shutdown_on_signal(drain_timeout=float(sys.argv[1]))
         wq = workq.WorkMgr(1, name="jobs")
         unit = wq.queue(work, float(sys.argv[2]))
-        while not unit.running(): time.sleep(0.002)
+        while not (unit.running() or unit.done()): time.sleep(0.002)
         print("ready", flush=True)
         if "exits" in sys.argv:
             try: unit.result()
@@ -367,7 +367,7 @@ ASYNCIO_SERVICE = """
         workq.shutdown_on_signal(signal.SIGTERM, drain_timeout=20)
         async with workq.WorkMgr(1) as wq:
             unit = wq.queue(time.sleep, 0.3)
-            while not unit.running(): await asyncio.sleep(0.002)
+            while not (unit.running() or unit.done()): await asyncio.sleep(0.002)
             print("ready", flush=True)
             await stop.wait()
         print("the unit is", unit.state.value, flush=True)
