@@ -6,7 +6,8 @@ Nothing here starts a process or a thread, or waits. For tests of code that make
 from workq.testing.clock import ManualClock
 from workq.testing.inline import inline
 from workq.testing.leftovers import Leftovers
-from workq.testing.memory import MemoryEngine, MemoryQueue, MemoryUnit, Script
+from workq.testing.memory import MemoryEngine
+from workq.testing.records import MemoryQueue, MemoryUnit, Script
 from workq.testing.simulation import Faults, Simulation, SimulationError, simulate
 
 __all__ = [

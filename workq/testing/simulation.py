@@ -14,7 +14,8 @@ from workq.core.events import Limits, StopReason
 from workq.core.scheduler import Scheduler
 from workq.core.states import UnitState
 from workq.testing.clock import ManualClock
-from workq.testing.memory import MemoryEngine, MemoryQueue, Script
+from workq.testing.memory import MemoryEngine
+from workq.testing.records import MemoryQueue, Script
 
 SETTINGS = Settings(idle_timeout_s=0.5, linger_s=0.02, start_timeout_s=0.2, close_timeout_s=0.1, quantum_units=2, start_backoff_s=0.01)
 MAX_TURNS = 20_000  # of one schedule; the longest take some hundreds
