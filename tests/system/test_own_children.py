@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import workq
 from tests.support import DEADLINE_S, wait_gone, wait_until
 from tests.system.held import Held, deaf, hold
+from workq.core.events import OwnerDone
 
 pytestmark = pytest.mark.slow
 
@@ -385,6 +387,55 @@ def test_one_that_dies_before_its_beginning_was_heard_of_is_named_all_the_same(w
     error = unit.exception(DEADLINE_S)
     assert isinstance(error, workq.WorkerHalted)
     assert (error.exit_code, error.halt.unit) == (3, "inner:1 _exit")
+
+
+# ---------------------------------------------------------------- at no moment in no place
+
+
+class Watched(deque[Any]):
+    """A backlog that notes whether its queue has work when a unit has just left it."""
+
+    def watch(self, queue: Any, seen: list[bool]) -> Watched:
+        self.queue, self.seen = queue, seen
+        return self
+
+    def popleft(self) -> Any:
+        unit = super().popleft()
+        self.seen.append(self.queue.busy())
+        return unit
+
+
+def queue_then_hold(fifo: str) -> int:
+    with workq.WorkMgr(1, name="inner") as wq:
+        unit = wq.queue(abs, -7)
+        hold(fifo)
+        return unit.result()
+
+
+def test_a_queue_is_busy_at_each_moment_while_its_owner_runs_its_last_unit(wq: workq.WorkMgr, tmp_path: Path) -> None:
+    controller, loop = wq.controller, wq.controller.running()
+    taken: list[bool] = []
+    told: list[bool] = []
+
+    def watch() -> None:
+        """Between two turns: look whenever the unit leaves a place, and the core is told that."""
+        inner = next(queue for queue in controller.queues.values() if queue.owner is not None)
+        inner.pending = Watched(inner.pending).watch(inner, taken)
+        tell = loop.tell
+
+        def look_and_tell(event: Any) -> None:
+            if isinstance(event, OwnerDone):
+                told.append(inner.busy())
+            tell(event)
+
+        loop.tell = look_and_tell  # type: ignore[method-assign]
+
+    with Held(wq, tmp_path, queue_then_hold) as held:
+        wait_until(lambda: any(queue.owner is not None and queue.pending for queue in list(controller.queues.values())))
+        controller._perform(watch)
+        held.let_go()
+        assert held.unit.result(DEADLINE_S) == 7
+    assert (taken, told) == ([True], [True])
 
 
 # ---------------------------------------------------------------- offers that are not taken up

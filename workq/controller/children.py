@@ -69,8 +69,11 @@ class Children:
     def ended(self, worker: Worker, number: int, kind: int, payload: bytes, ended_ns: int, swept_away: bool) -> None:
         """It has ended the unit. ``swept_away``: by an interrupt that is for a unit which waits for it."""
         batch = _batch(worker, number)
-        if batch is None:
-            return
+        if batch is not None:
+            with batch.queue.in_hand():
+                self._settle(worker, batch, kind, payload, ended_ns, swept_away)
+
+    def _settle(self, worker: Worker, batch: OwnBatch, kind: int, payload: bytes, ended_ns: int, swept_away: bool) -> None:
         batch.ended_ns = ended_ns
         unit, queue = batch.units[0], batch.queue
         self._take_off(worker, batch)
@@ -104,20 +107,23 @@ class Children:
             worker.told_blocked = worker.judged_blocked = False  # it counts as active from here
         if worker is None or worker.exited or queue is None or queue.gone:
             return  # the core hears of that
-        unit = _first_open(queue) if offered is not None else None
-        if unit is None or offered is None:  # another worker took it, or the wait is over, of which the core has not heard yet
-            loop.tell(OwnerDone(queue_number))
-            if offered is not None:
-                self.offer(queue, *offered)
-            self._look(queue)
-            return
-        key, offer = offered
+        with queue.in_hand():
+            unit = _first_open(queue) if offered is not None else None
+            if unit is not None and offered is not None:
+                self._give(worker, queue, unit, *offered)
+                return
+        loop.tell(OwnerDone(queue_number))  # another worker took it, or the wait is over, of which the core has not heard yet
+        if offered is not None:
+            self.offer(queue, *offered)
+        self._look(queue)
+
+    def _give(self, worker: Worker, queue: Queue, unit: Unit[Any], key: int, offer: int) -> None:
         batch = OwnBatch(queue, next(self._numbers), offer)
         batch.units.append(unit)
         worker.own.append(batch)
-        queue.retrying += 1  # it is open
+        queue.retrying += 1  # it is open, until it is taken off
         self._look(queue)
-        loop.nested.send(worker, (NEWS, RUN_OWN, offer, key, unit.id, batch.first, unit.attempt))
+        self._loop.nested.send(worker, (NEWS, RUN_OWN, offer, key, unit.id, batch.first, unit.attempt))
 
     # ------------------------------------------------------------ ends of workers and queues
 
@@ -146,15 +152,16 @@ class Children:
     def _give_back(self, worker: Worker, batch: OwnBatch) -> None:
         """Put a unit that was not begun where it stood in its backlog again."""
         unit, queue = batch.units[0], batch.queue
-        self._take_off(worker, batch)
-        if unit is GHOST or unit.value is not PENDING:
-            return
-        if queue.gone:
-            queue.cancelled += 1
-            self._loop.ends.settle(unit, cancelled(unit, queue.why_deleted))
-            return
-        with self._loop.dispatcher.lock:
-            put_back(queue.backlog(unit.call.options.priority), unit)
+        with queue.in_hand():
+            self._take_off(worker, batch)
+            if unit is GHOST or unit.value is not PENDING:
+                return
+            if queue.gone:
+                queue.cancelled += 1
+                self._loop.ends.settle(unit, cancelled(unit, queue.why_deleted))
+                return
+            with self._loop.dispatcher.lock:
+                put_back(queue.backlog(unit.call.options.priority), unit)
         self._look(queue)
 
     def _take_off(self, worker: Worker, batch: OwnBatch) -> None:
