@@ -167,10 +167,10 @@ class Dispatcher:
         batch.tried = True
         units = batch.units
         units.extend(starmap(pending.popleft, _ONCE))
+        worker.next_number = batch.first + 1
         worker.batches.append(batch)
         worker.forming = None
         unit = units[0]
-        worker.next_number = batch.first + 1
         worker.words[WAIT] = self.want
         payload = marshal_dumps((batch.first, call.number, (unit.data,), (unit.id,), None), 2)
         worker.outgoing.send(DOWN_HEAD.pack(len(payload)) + payload)
@@ -193,8 +193,7 @@ class Dispatcher:
         """Move units from a backlog to a worker, in steps that can be taken up again."""
         batch = worker.forming
         if batch is None:
-            first = worker.batches[-1].first + len(worker.batches[-1].units) if worker.batches else worker.next_number
-            batch = worker.forming = Batch(queue, first)
+            batch = worker.forming = Batch(queue, worker.next_number)
         waiting = len(pending) if not queue.ranked else queue.depth()
         if waiting > queue.peak_depth:  # it falls only here: so this is where its peaks are
             queue.peak_depth = waiting
@@ -208,8 +207,10 @@ class Dispatcher:
         """Complete what was begun with a worker's batches: now, or after an exception struck between two steps."""
         batch = worker.forming
         if batch is not None:
-            if batch.units and (not worker.batches or worker.batches[-1] is not batch) and not batch.sent:
-                worker.batches.append(batch)
+            if batch.units and not batch.sent:
+                worker.next_number = batch.first + len(batch.units)  # first: the next batch begins behind it, whatever strikes
+                if batch not in worker.batches:  # one call of C: whoever reads may take some off
+                    worker.batches.append(batch)
             worker.forming = None
         for batch in tuple(worker.batches):
             if not batch.sent:
@@ -217,7 +218,6 @@ class Dispatcher:
                     batch.sent = True
                     continue
                 batch.tried = True
-                worker.next_number = batch.first + len(batch.units)
                 worker.words[WAIT] = self.want
                 calls = set(map(_call_of, batch.units))
                 worker.outgoing.send(self._frame(worker, batch, calls))

@@ -112,9 +112,10 @@ def of_queue(loop: Loop, queue: Queue) -> Iterator[Event]:
 
 def holds_more_than_one(worker: Worker) -> bool:
     """Return whether a worker was sent units that it has not begun."""
-    if not worker.batches:
+    try:
+        last = worker.batches[-1]
+    except IndexError:  # whoever reads may have taken off the last one since anybody looked
         return False
-    last = worker.batches[-1]
     begun = worker.words[STARTED]
     return any(unit is not GHOST and last.first + index > begun for index, unit in enumerate(last.units))
 
@@ -145,7 +146,7 @@ def take_frame(loop: Loop, worker: Worker, frame: Frame) -> None:
     elif kind == UP_OUTPUT:
         (queue_name, unit_id), chunks = marshal_loads(payload)
         own = queue_name is None  # a unit that the worker runs while its maker waits, by its number there
-        for batch in worker.own if own else worker.batches:
+        for batch in tuple(worker.own if own else worker.batches):  # others may send to it meanwhile
             for unit in batch.units[batch.at :]:
                 found = unit is not GHOST and (batch.first == unit_id if own else unit.id == unit_id)
                 if found and unit.value is PENDING and not frame.taken:

@@ -72,7 +72,7 @@ class Recalls:
     def _moment(self, worker: Any, now: float) -> float:
         running = self._dispatcher.running(worker)
         if running is None:  # it has begun nothing of what it was sent: about to wake, or stopped by a signal
-            reading_s = sum(batch.size_bytes for batch in worker.batches) / self._loop.settings.slowest_bytes_per_s
+            reading_s = sum(batch.size_bytes for batch in tuple(worker.batches)) / self._loop.settings.slowest_bytes_per_s
             return float(worker.silent_since(now) + self._loop.settings.silent_after_s + reading_s)
         if facts.could_run_elsewhere(self._loop, worker.queue, worker):
             return float(running[1] + self._loop.settings.recall_after_s)

@@ -477,7 +477,10 @@ def unread(worker: Worker) -> bool:
     if not worker.batches or worker.waits_for_large:
         return False
     words = worker.words
-    batch = worker.batches[0]
+    try:
+        batch = worker.batches[0]
+    except IndexError:  # read just now, by whoever leads
+        return False
     return bool(max(words[FINISHED], words[STARTED] - 1, words[LARGE]) >= batch.first + batch.at)
 
 

@@ -41,6 +41,7 @@ class SteppedWorker:
         self._functions: dict[int, Callable[..., Any]] = {}
         self._batch: deque[tuple[int, int, Any]] = deque()  # number, function, data
         self._unit: tuple[int, Any] | None = None
+        self._next_number = 1  # of the next unit that is sent: a frame that names an earlier one was sent twice
         self.running = 0
         self.interrupts: list[int] = []
         self.killed = self.left = False
@@ -116,6 +117,9 @@ class SteppedWorker:
         first, same, batch, _, news = marshal_loads(frame[1])
         for number, pickled, _, _, _ in (news or {}).get("functions", ()):
             self._functions[number] = codec.load(pickled)
+        if first < self._next_number:
+            return self._take_batch()
+        self._next_number = first + len(batch)
         for index, data in enumerate(batch):
             function, data = (same, data) if same or data is None else data
             self._batch.append((first + index, function, data))
