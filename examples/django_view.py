@@ -29,12 +29,14 @@ def queue() -> workq.WorkMgr:
 
 
 def factors_view(request: HttpRequest, number: int) -> JsonResponse:
-    """Answer with the factors; 504 where that takes too long, 502 where the worker has crashed."""
+    """Answer with the factors; 504 where that takes too long, 503 where somebody has cancelled it, 502 where the worker has crashed."""
     unit = queue().options(timeout=settings.UNIT_LIMIT_S).queue(factors, number)
     try:
         return JsonResponse({"factors": unit.result(), "worker": unit.worker.pid, "seconds": unit.run_time_s})
     except workq.UnitTimeout as error:
         return JsonResponse({"error": str(error)}, status=504)
+    except workq.UnitCancelled as error:
+        return JsonResponse({"error": str(error)}, status=503)
     except workq.WorkerHalted as error:
         return JsonResponse({"error": str(error)}, status=502)
 

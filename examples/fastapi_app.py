@@ -43,6 +43,10 @@ def create_app(workers: int = 2, limit_s: float = 2.0) -> FastAPI:
     async def too_slow(request: Request, error: workq.UnitTimeout) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 504)
 
+    @app.exception_handler(workq.UnitCancelled)
+    async def dropped(request: Request, error: workq.UnitCancelled) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 503)
+
     @app.exception_handler(workq.WorkerHalted)
     async def crashed(request: Request, error: workq.WorkerHalted) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 502)

@@ -34,6 +34,10 @@ def create_app(workers: int = 2, limit_s: float = 2.0) -> Flask:
     def too_slow(error: workq.UnitTimeout):
         return jsonify(error=str(error)), 504
 
+    @app.errorhandler(workq.UnitCancelled)
+    def dropped(error: workq.UnitCancelled):
+        return jsonify(error=str(error)), 503
+
     @app.errorhandler(workq.WorkerHalted)
     def crashed(error: workq.WorkerHalted):
         return jsonify(error=str(error)), 502

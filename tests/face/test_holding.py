@@ -347,6 +347,12 @@ def test_the_first_failure_drops_what_waits_interrupts_what_runs_and_is_raised(b
     assert busy.sync(DEADLINE_S, stop_on_error=True).failed == 1
 
 
+@pytest.mark.parametrize("value", [1, "yes", None, []])
+def test_stop_on_error_is_true_or_false_and_nothing_else(value: Any, wq: workq.WorkMgr) -> None:
+    with pytest.raises(ArgumentError, match=r"^stop_on_error must be True or False, not"):
+        wq.sync(stop_on_error=value)
+
+
 def test_stop_on_error_stops_the_units_of_a_queue_without_workers(controller: workq.Controller) -> None:
     wq = workq.WorkMgr(0, controller=controller)
     first, bad, last = wq.queue(abs, -1), wq.queue(fail, "no"), wq.queue(abs, -2)

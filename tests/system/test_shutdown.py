@@ -226,6 +226,58 @@ def test_leaving_a_block_waits_for_the_drain_that_another_thread_has_begun(block
         timer.join()
 
 
+def test_leaving_the_block_of_a_controller_waits_for_its_drain_too(tmp_path: Path) -> None:
+    with Controller() as controller:
+        wq = WorkMgr(1, controller=controller)
+        held = Held(wq, tmp_path).wait_begun()
+        draining = Draining(wq, controller.shutdown, DEADLINE_S)
+        draining.begin()
+        timer = threading.Timer(0.1, held.let_go)
+        timer.start()
+    assert (held.unit.done(), held.unit.cancelled()) == (True, False)
+    assert draining.finish()
+    timer.join()
+
+
+def test_an_exception_in_the_block_of_a_controller_ends_it_also_while_it_is_drained(tmp_path: Path) -> None:
+    with pytest.raises(LookupError), Controller() as controller:
+        wq = WorkMgr(1, controller=controller)
+        held = Held(wq, tmp_path, sleep).wait_begun()
+        draining = Draining(wq, controller.shutdown, DEADLINE_S)
+        draining.begin()
+        raise LookupError
+    assert held.unit.cancelled()
+    draining.finish()
+    held.let_go()
+
+
+@pytest.mark.parametrize("workers", [1, 0])
+@pytest.mark.parametrize("end", ["close", "shutdown", "controller"])
+def test_what_is_closed_cannot_be_held_up_any_more_and_nobody_has_to_ask_before(end: str, workers: int) -> None:
+    with Controller() as controller:
+        wq = WorkMgr(workers, controller=controller)
+        assert wq.queue(abs, -1).result() == 1
+        wq.pause()
+        {"close": wq.close, "shutdown": wq.shutdown, "controller": controller.close}[end]()
+        was = wq.paused
+        wq.resume()
+        assert (wq.pause(), wq.pause(DEADLINE_S), wq.clear()) == (True, True, 0)
+        assert wq.paused is was
+
+
+def test_what_is_shut_down_by_another_thread_goes_on_though_somebody_wants_to_hold_it_up(tmp_path: Path) -> None:
+    with Controller() as controller:
+        wq = WorkMgr(1, controller=controller)
+        with Held(wq, tmp_path) as held:
+            behind = wq.queue(abs, -2)
+            draining = Draining(wq, controller.shutdown, DEADLINE_S)
+            draining.begin()
+            assert (wq.pause(), wq.clear(), wq.paused) == (False, 0, False)
+            held.let_go()
+        assert draining.finish()
+        assert behind.result() == 2
+
+
 @both_blocks
 @pytest.mark.parametrize("whose", ["controller", "queue"])
 def test_leaving_a_block_ends_without_a_word_where_the_time_of_the_drain_is_over(

@@ -103,6 +103,7 @@ class Controller(Hosting):
         self.forked = False
         self.closed = False
         self.draining = False  # it is being shut down, and takes nothing new
+        self.drain_over: threading.Event | None = None  # set by whoever shuts it down, when that is over
         self.delivery = Delivery(name)
         self.call_numbers = count(1)
         self.tallies = Tallies()
@@ -236,8 +237,12 @@ class Controller(Hosting):
     def __enter__(self) -> Controller:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            if kind is None and self.drain_over is not None and not self.forked:
+                self.drain_over.wait()  # another thread shuts it down, which is bounded: its units have so long
+        finally:
+            self.close()
 
     # ------------------------------------------------------------ categories
 

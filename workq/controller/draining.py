@@ -7,6 +7,7 @@ makes itself.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,16 @@ def report(runs: Sequence[Unit[Any]], waits: Sequence[Unit[Any]], begun: float, 
 
 def shut_down(controllers: Sequence[Controller], drain_timeout_s: float, hurry: Callable[[], bool] = lambda: False) -> Shutdown:
     """Drain controllers, then close them. ``hurry`` says that there is no time left after all."""
+    over = threading.Event()
+    for controller in controllers:
+        controller.drain_over = over
+    try:
+        return _drain_and_close(controllers, drain_timeout_s, hurry)
+    finally:
+        over.set()
+
+
+def _drain_and_close(controllers: Sequence[Controller], drain_timeout_s: float, hurry: Callable[[], bool]) -> Shutdown:
     begun = time.monotonic()
     queues = [queue for controller in controllers for queue in controller.every_queue() if queue.owner is None]
     begin(queues)

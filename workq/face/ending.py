@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from workq import context
 from workq.controller.controller import Controller
 from workq.controller.exiting import log_warning
-from workq.errors import QueueClosed, WorkErrors, WorkqError
+from workq.errors import WorkErrors, WorkqError
 from workq.face import gathering
 from workq.face.seeing import Seeing
 from workq.given.arguments import check_callable, check_seconds, check_timeout
@@ -30,7 +30,8 @@ class Ending(Seeing):
             timeout: Seconds to wait for units that run; None waits for ever.
 
         Returns:
-            True as soon as none runs; False where some still do after ``timeout``: the queue is paused all the same.
+            True as soon as none runs; False where some still do after ``timeout``: the queue is paused all the same. A queue that was
+            closed, or is being shut down, is not paused any more, by itself or by its controller.
 
         >>> wq.pause()
         True
@@ -40,15 +41,13 @@ class Ending(Seeing):
         1
         """
         check_timeout(timeout)
-        self.controller.check_usable()
         from workq.face import holding
 
-        return holding.pause(self._row, timeout)
+        return holding.pause(self._row, timeout) if self._is_open() else not self._row.busy()
 
     def resume(self) -> None:
-        """Have workers take units of this queue again. Does nothing where it is not paused."""
-        self.controller.check_usable()
-        if self._row.paused and not self._row.closed:
+        """Have workers take units of this queue again. Does nothing where it is not paused, or was closed, or is being shut down."""
+        if self._is_open() and self._row.paused:
             self.controller.pause_queue(self._row, False)
 
     @property
@@ -66,7 +65,7 @@ class Ending(Seeing):
             timeout: Seconds to wait for units that run, before they are interrupted.
 
         Returns:
-            How many units it has cancelled.
+            How many units it has cancelled: 0 where the queue was closed, or is being shut down.
 
         >>> wq.pause()
         True
@@ -75,10 +74,16 @@ class Ending(Seeing):
         (3, None)
         """
         check_seconds("timeout", timeout)
-        self.controller.check_usable()
         from workq.face import holding
 
-        return holding.clear(self._row, timeout, log_warning)
+        return holding.clear(self._row, timeout, log_warning) if self._is_open() else 0
+
+    def _is_open(self) -> bool:
+        """Return whether the queue, and its controller, take orders: they have not been closed, and are not being shut down."""
+        controller = self.controller
+        if controller.forked:
+            controller.check_usable()
+        return not (self._row.closed or controller.closed or controller.draining)
 
     # ------------------------------------------------------------ deleting it
 
@@ -87,16 +92,8 @@ class Ending(Seeing):
         row = self._row
         if self._is_detached() or (row.closed and not row.draining):
             return False
-        self._let_go_on()
+        self.resume()  # a wait for a paused one would never end
         return not self.controller.closed or row.busy()
-
-    def _let_go_on(self) -> None:
-        """Resume it, as a wait for a paused one would never end."""
-        try:
-            if not self._row.closed:
-                self.resume()
-        except QueueClosed:  # its controller is being shut down, by which it is resumed; or has been closed, and nothing runs any more
-            pass
 
     def close(self) -> None:
         """Delete the queue. When it returns, no unit of it runs any more and nothing can be queued on it.
@@ -168,8 +165,7 @@ class Ending(Seeing):
         if self.controller.closed and not self._row.busy():
             self.close()
             return draining.report((), (), begun)
-        if self._row.paused:
-            self._let_go_on()
+        self.resume()
         draining.begin([self._row])
         try:
             gathering.sync(self._row, drain_timeout)

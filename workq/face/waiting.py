@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from workq.errors import ArgumentError
 from workq.face import gathering
 from workq.face.seeing import Seeing
 from workq.given.arguments import check_timeout
@@ -42,6 +43,8 @@ class Waiting(Seeing):
         1
         """
         check_timeout(timeout)
+        if stop_on_error is not True and stop_on_error is not False:
+            raise ArgumentError(f"stop_on_error must be True or False, not {stop_on_error!r}")
         if stop_on_error:
             from workq.face import holding
 

@@ -74,6 +74,11 @@ class InlineController(Running):
         return bool(self.outer.closed)
 
     @property
+    def draining(self) -> bool:
+        """Whether it is being shut down."""
+        return bool(self.outer.draining)
+
+    @property
     def forked(self) -> bool:
         """Whether this process is a fork of the one that made it."""
         return bool(self.outer.forked)

@@ -54,6 +54,7 @@ class NestedController:
         self._side = side
         self._pid = os.getpid()
         self.closed = False
+        self.draining = False  # what a unit has made ends with the unit
         self.settings = DEFAULTS
         self.call_numbers = count(1)
         self.delivery = self
