@@ -15,7 +15,8 @@ from weakref import WeakKeyDictionary
 
 from workq.courtesy import AT_ONCE, is_due
 from workq.errors import WorkqError
-from workq.unit import PENDING, Unit
+from workq.outcome import PENDING
+from workq.unit import Unit
 
 T = TypeVar("T")
 

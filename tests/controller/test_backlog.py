@@ -11,8 +11,8 @@ import pytest
 import workq
 from tests.controller.test_turns import Stage
 from workq.controller.backlog import SWEPT_FROM, place_of, put_back, sweep, trim
+from workq.outcome import PENDING
 from workq.transport.board import LIMIT
-from workq.unit import PENDING
 
 
 class Numbered:

@@ -32,8 +32,9 @@ from workq.core.states import UnitState
 from workq.errors import LaunchError, QueueClosed, RemoteTraceback
 from workq.face import gathering
 from workq.manager import WorkMgr
+from workq.outcome import Ended
 from workq.transport import codec
-from workq.unit import Ended, Unit
+from workq.unit import Unit
 
 AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
 UNBEGUN = "before it had begun"

@@ -10,7 +10,7 @@ from collections import deque
 from itertools import chain, compress, repeat, starmap
 from typing import Any
 
-from workq.unit import PENDING
+from workq.outcome import PENDING
 
 SWEPT_FROM = 64  # ended units between open ones are not worth a sweep before there are so many, and more of them than open ones
 

@@ -22,7 +22,8 @@ from workq.controller.backlog import put_back
 from workq.controller.dispatch import GHOST_VALUE
 from workq.controller.records import GHOST, OWN_FIRST, OwnBatch, Queue, Worker
 from workq.core.events import OwnerDone, OwnerOffers, OwnerWithdraws, QueueId, WorkerId
-from workq.unit import PENDING, Ended, Unit, cancelled
+from workq.outcome import PENDING, Ended, cancelled
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from workq.controller.loop import Loop

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from workq.outcome import PENDING
 from workq.transport.records import load_record
-from workq.unit import PENDING
 
 if TYPE_CHECKING:
     from workq.controller.records import Queue, Worker

@@ -31,6 +31,7 @@ from workq.controller import outfit, tallies
 from workq.controller.backlog import place_of, put_back
 from workq.controller.records import GHOST, NEVER, OWN_FIRST, Batch, Call, Large, Queue, Worker
 from workq.core.states import UnitState
+from workq.outcome import ASKED, PENDING, Ended, Raw, SegmentRaw
 from workq.transport.board import (
     BATCH_AT,
     CONTROLLER,
@@ -65,7 +66,7 @@ from workq.transport.board import (
 )
 from workq.transport.channel import DOWN_HEAD, DOWN_UNITS, Frame, down_frame
 from workq.transport.segments import copy_out
-from workq.unit import ASKED, PENDING, Ended, Raw, SegmentRaw, Unit
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workq.controller.exiting import log_warning
-from workq.unit import PENDING, Unit
+from workq.outcome import PENDING
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from workq.controller.controller import Controller

@@ -8,7 +8,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from workq.controller.records import Queue
-from workq.unit import PENDING, Ended, Unit
+from workq.outcome import PENDING, Ended
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from workq.controller.loop import Loop

@@ -22,9 +22,9 @@ from workq.core.events import (
     WorkTaken,
     WorkWaits,
 )
+from workq.outcome import PENDING
 from workq.transport.board import BLOCKED, STARTED
 from workq.transport.channel import UP_KEPT, UP_LOCK, UP_LOG, UP_OUTPUT, UP_READY, UP_REQUEST, UP_SEGMENT, UP_SET_UP, UP_TORE_DOWN, Frame
-from workq.unit import PENDING
 
 if TYPE_CHECKING:
     from workq.controller.loop import Loop

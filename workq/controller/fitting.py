@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from workq.core.events import WorkerFit, WorkerToreDown, WorkerUnfit, WorkTaken
 from workq.core.states import UnitState
 from workq.errors import SetupFailed
+from workq.outcome import Ended
 from workq.transport import codec
 from workq.transport.channel import DOWN_TEAR_DOWN, SET_UP_FAILED, SET_UP_WELL, down_frame
-from workq.unit import Ended
 
 if TYPE_CHECKING:
     from workq.controller.loop import Loop

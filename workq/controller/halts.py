@@ -16,9 +16,10 @@ from workq.controller import sessions, stopping, tallies
 from workq.controller.records import Worker
 from workq.core.events import WorkerExited, WorkerId, WorkTaken
 from workq.core.states import UnitState
+from workq.outcome import PENDING, Ended, cancelled, timed_out
 from workq.process import probe
 from workq.transport.board import BEAT, EXIT_LOCKED, EXIT_MAIMED
-from workq.unit import PENDING, Ended, Unit, cancelled, timed_out
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from typing import Any

@@ -11,8 +11,9 @@ from workq.controller.exiting import counted
 from workq.core.states import UnitState
 from workq.errors import QueueClosed as QueueClosedError
 from workq.errors import not_in_time
+from workq.outcome import PENDING, cancelled
 from workq.transport.board import STARTED
-from workq.unit import PENDING, Unit, cancelled
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     import weakref

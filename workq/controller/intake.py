@@ -11,10 +11,11 @@ from typing import Any
 from workq.controller.records import Call, Large, Options, Queue
 from workq.core.times import Times
 from workq.errors import ArgumentError, CategoryError, LaunchError, WorkqError
+from workq.outcome import PENDING
 from workq.transport import codec, segments, sharing
 from workq.transport.codec import NO_ARGUMENTS
 from workq.transport.segments import LARGE_BYTES, POSSIBLE
-from workq.unit import PENDING, Unit
+from workq.unit import Unit
 
 OFTEN = (KeyError, TypeError, AttributeError, ValueError, RecursionError, _pickle.PicklingError)  # what is raised for what pickle cannot do
 MOST_CALLS = 1000  # functions that one queue remembers; beyond, the function travels with each unit

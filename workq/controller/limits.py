@@ -15,9 +15,9 @@ from workq.core import limits
 from workq.core.events import StopReason
 from workq.core.limits import Verdict
 from workq.errors import UnitCpuExceeded, UnitMemoryExceeded
+from workq.outcome import PENDING
 from workq.process import probe
 from workq.transport.board import MEASURED, STARTED, UNIT_CPU, UNIT_RSS
-from workq.unit import PENDING
 
 if TYPE_CHECKING:
     from workq.controller.loop import Loop

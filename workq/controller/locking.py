@@ -25,10 +25,11 @@ from workq.controller.records import Queue, Worker
 from workq.core.circles import find_circle, sentence
 from workq.core.events import WorkerId
 from workq.core.locks import Claim, LockRow, LockTable, Party
+from workq.outcome import PENDING
 from workq.transport.board import EXIT_LOCKED, WAIT_NUMBER, WAIT_QUEUE, WAIT_UNIT
 from workq.transport.channel import DOWN_REPLY, Frame, down_frame
 from workq.transport.claims import CIRCLE, FREE, GRANTED, QUEUED, REFUSED
-from workq.unit import PENDING, Unit
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from workq.controller.loop import Loop

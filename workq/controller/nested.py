@@ -19,9 +19,10 @@ from workq.controller.outfit import Outfit
 from workq.controller.records import Call, Options, Queue, Worker
 from workq.core.events import QueueId, QueueOpened, QueuePaused, QueueResumed
 from workq.core.states import UnitState
+from workq.outcome import Ended, Raw, SegmentRaw
 from workq.transport import codec
 from workq.transport.channel import DOWN_REPLY, Frame, down_frame
-from workq.unit import Ended, Raw, SegmentRaw, Unit
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from workq.controller.loop import Loop

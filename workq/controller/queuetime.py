@@ -11,8 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from workq.controller.intake import Intake
+from workq.outcome import PENDING, never_ran
 from workq.transport.board import LIMIT, STARTED
-from workq.unit import PENDING, Unit, never_ran
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,10 +16,10 @@ from workq.core.states import UNIT_ENDS, UnitState
 from workq.core.times import Times
 from workq.errors import LaunchError
 from workq.given.arguments import check_seconds
+from workq.outcome import PENDING
 from workq.transport.board import BATCH_AT, FINISHED, MASK, STARTED
 from workq.transport.channel import Incoming, Outgoing
 from workq.transport.segments import Reading, Segment
-from workq.unit import PENDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,8 +21,9 @@ from workq.core.recurring import due_by_calendar, look_at, next_beat
 from workq.core.states import UnitState
 from workq.errors import QueueClosed, WorkqError
 from workq.given.arguments import check_seconds
+from workq.outcome import ASKED, Ended
 from workq.transport import sharing
-from workq.unit import ASKED, Ended, Unit
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,8 +18,9 @@ from workq.controller.records import GHOST, Worker
 from workq.core.retrying import LOST, NO_RETRY, Tried, Verdict, judge
 from workq.core.states import UnitState
 from workq.errors import Halt, UnitPoisoned, UnitTimeout, WorkerHalted
+from workq.outcome import PENDING, Ended
 from workq.transport import failures
-from workq.unit import PENDING, Ended, Unit
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

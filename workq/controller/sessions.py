@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from workq.core.events import WorkTaken
 from workq.core.states import UnitState
 from workq.errors import SessionLost
-from workq.unit import Ended
+from workq.outcome import Ended
 
 if TYPE_CHECKING:
     from workq.controller.loop import Loop

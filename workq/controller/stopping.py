@@ -11,9 +11,10 @@ from workq.controller.dispatch import GHOST_VALUE
 from workq.controller.records import GHOST, OWN_FIRST, Batch, OwnBatch, Worker
 from workq.core.events import StopReason, UnitId, UnitMustStop, WorkerId
 from workq.core.states import UnitState
+from workq.outcome import PENDING, Ended, cancelled, timed_out
 from workq.process import stack
 from workq.transport.board import KIND_INTERRUPTED, MASK, STACK_FD, STARTED, TARGET
-from workq.unit import PENDING, Ended, Unit, cancelled, timed_out
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from workq.controller.loop import Loop

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from workq.controller.records import NEVER, Queue
 from workq.core.events import QueueClosed
+from workq.outcome import PENDING, cancelled
 from workq.transport.board import STARTED
-from workq.unit import PENDING, Unit, cancelled
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from workq.controller.loop import Loop

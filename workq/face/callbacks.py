@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from workq.controller.records import Queue
 from workq.errors import WorkqError
-from workq.unit import PENDING, Unit
+from workq.outcome import PENDING
+from workq.unit import Unit
 
 
 class Exit(Enum):

@@ -18,7 +18,8 @@ from workq.controller.records import Queue
 from workq.core.states import UnitState
 from workq.errors import WaitError, WorkErrors, not_in_time
 from workq.given.arguments import check_progress
-from workq.unit import ASKED, Ended, Unit
+from workq.outcome import ASKED, Ended
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from workq.face.waiting import Waiting

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from workq.controller.exiting import counted
 from workq.controller.records import Queue
 from workq.face import gathering
-from workq.unit import PENDING
+from workq.outcome import PENDING
 
 STOPPED_S = 5.0  # beyond its delete_timeout, until a unit that is stopped must have ended
 MOST_FAILURES = 64  # the last ones that are remembered for whoever stops at the first

@@ -26,7 +26,8 @@ from workq.controller.records import NEVER, Queue
 from workq.core.states import UnitState
 from workq.errors import WaitError, not_in_time
 from workq.hosts.running import Running
-from workq.unit import PENDING, Unit, cancelled
+from workq.outcome import PENDING, cancelled
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from workq.category import Category

@@ -32,9 +32,10 @@ from workq.core.states import UnitState
 from workq.errors import CategoryError, WaitError, WorkqError, not_in_time
 from workq.errors import QueueClosed as QueueClosedError
 from workq.hosts.children import Grant, OwnRuns
+from workq.outcome import PENDING, Ended, Raw, cancelled
 from workq.transport.board import POOLS
 from workq.transport.channel import UP_REQUEST
-from workq.unit import PENDING, Ended, Raw, Unit, cancelled
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from workq.controller.pools import CategoryTable

@@ -15,8 +15,9 @@ from workq.config import DEFAULTS
 from workq.controller import tallies
 from workq.core.states import UnitState
 from workq.hosts.catching import caught_output
+from workq.outcome import PENDING, Ended, Raw, never_ran
 from workq.transport import codec, failures
-from workq.unit import PENDING, Ended, Raw, Unit, never_ran
+from workq.unit import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
