@@ -1,10 +1,12 @@
-"""`fact`: values that do not change, cheap to define."""
+"""`fact`: values that do not change; `record`: those that do. Cheap to define."""
 
 from __future__ import annotations
 
+from dataclasses import field
+
 import pytest
 
-from workq.core.fact import fact
+from workq.core.fact import fact, record
 
 
 @fact
@@ -54,3 +56,32 @@ def test_a_fact_can_be_matched_and_read() -> None:
         case Moved(who, where):
             assert (who, where) == ("a", "b")
     assert repr(Moved("a")) == "Moved(who='a', where='home')"
+
+
+@record
+class Visit:
+    """Somebody who may go on."""
+
+    who: str
+    where: str = "home"
+    rooms: list[str] = field(default_factory=list)
+
+
+def test_a_record_changes_and_has_defaults_of_its_own() -> None:
+    one, other = Visit("a"), Visit("a", where="inn")
+    one.rooms.append("hall")
+    one.where = "inn"
+    assert (one.rooms, one.where, other.rooms) == (["hall"], "inn", [])
+    assert repr(one) == "Visit(who='a', where='inn', rooms=['hall'])"
+    assert not hasattr(one, "__dict__")
+
+
+def test_a_record_is_equal_to_itself_alone() -> None:
+    one, other = Visit("a"), Visit("a")
+    assert one != other
+    assert len({one, other, one}) == 2
+
+
+def test_a_record_refuses_wrong_fields_by_name() -> None:
+    with pytest.raises(TypeError, match="Visit takes who, where, rooms"):
+        Visit("a", "b", [], "d")  # type: ignore[call-arg]

@@ -133,7 +133,8 @@ def test_closing_a_map_early_cancels_the_rest() -> None:
 # ---------------------------------------------------------------- forks
 
 
-def test_who_forks_waits_until_the_controller_has_imported_what_it_imports() -> None:
+@pytest.mark.parametrize("how", ["import slow_module", "import importlib; importlib.import_module('slow_module')"])
+def test_who_forks_waits_until_the_controller_has_imported_what_it_imports(how: str) -> None:
     """Else the child has that module half made for ever, and its own controller fails, or waits for it without end."""
     ended = application(
         """
@@ -148,7 +149,7 @@ def test_who_forks_waits_until_the_controller_has_imported_what_it_imports() -> 
             sys.path.insert(0, os.getcwd())
             with workq.WorkMgr(1) as wq:
                 wq.queue(abs, -1).result()
-                exec("def load(): import slow_module", {"__name__": "workq.test"}, code := {})
+                exec("def load(): " + sys.argv[1], {"__name__": "workq.test"}, code := {})
                 wq.controller.running().command(code["load"])
                 assert begun.wait(30)
                 os.register_at_fork(before=go_on.set)  # made before those that were registered before
@@ -157,7 +158,8 @@ def test_who_forks_waits_until_the_controller_has_imported_what_it_imports() -> 
                     import slow_module
                     os._exit(slow_module.value)
                 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), wq.queue(abs, -3).result())
-        """
+        """,
+        how,
     )
     assert (ended.returncode, ended.stdout.strip()) == (0, "1 3"), ended.stderr
 

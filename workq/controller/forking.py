@@ -12,13 +12,9 @@ import importlib
 import sys
 import threading
 from types import FrameType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MOST_WAITS = 100
-MACHINERY = ("importlib._bootstrap", "_frozen_importlib")
+MACHINERY = ("importlib", "importlib._bootstrap", "_frozen_importlib")
 
 
 def wait_for_imports() -> None:
@@ -42,23 +38,18 @@ def _imports_of_others() -> set[str]:
 
 def _imported_by_us(frame: FrameType | None) -> str | None:
     """Return the outermost module that a thread is importing for us: one of workq's, or one that code of workq asked for."""
-    found = None
-    for inner, outer in _pairs(frame):
-        if _is_machinery(inner) and inner.f_code.co_name == "_find_and_load" and not _is_machinery(outer):
-            name = str(inner.f_locals.get("name", ""))
-            if _is_ours(name) or _is_ours(str(outer.f_globals.get("__name__", ""))):
-                found = name
-    return found
-
-
-def _pairs(frame: FrameType | None) -> Iterator[tuple[FrameType, FrameType]]:
-    while frame is not None and frame.f_back is not None:
-        yield frame, frame.f_back
+    found = imported = None
+    while frame is not None:  # outwards: through a module that is half made, the machinery that makes it, and whoever has asked for it
+        where = str(frame.f_globals.get("__name__", ""))
+        if where in MACHINERY:
+            if frame.f_code.co_name == "_find_and_load":
+                imported = str(frame.f_locals.get("name", ""))
+        elif imported is not None:
+            if _is_ours(imported) or _is_ours(where):
+                found = imported
+            imported = None
         frame = frame.f_back
-
-
-def _is_machinery(frame: FrameType) -> bool:
-    return frame.f_globals.get("__name__") in MACHINERY
+    return found
 
 
 def _is_ours(name: str) -> bool:

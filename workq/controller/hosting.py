@@ -54,9 +54,9 @@ class Hosting:
 
     def open_queue(self, queue: Queue) -> None:
         """Make a queue known to the core, at its first unit."""
+        loop = self.running()  # before all that can wait: with the first queue the launcher is made
         from workq.core.events import QueueOpened
 
-        loop = self.running()
         self.tallies.add_up(loop.dispatcher.lone_times)
         loop.start()  # first, as it may fail
         with self._opening:  # the core never hears of a queue after its category was removed
