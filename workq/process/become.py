@@ -81,8 +81,11 @@ def become_worker(
 def name_process(name: str) -> None:
     """Show this name in ps and top; at most 15 characters."""
     try:
-        with open("/proc/self/comm", "w") as comm:
-            comm.write(name)
+        comm = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)  # `open()` would be the dearest step of all
+        try:
+            os.write(comm, name.encode())
+        finally:
+            os.close(comm)
     except OSError:
         pass  # no /proc: a name is a convenience
 

@@ -38,7 +38,7 @@ class Watcher:
         self._environment = environment()
         self._thread_count = count_threads()
         self._threads = {thread.ident for thread in threads()}
-        self._children = {*children()}
+        self._children = {*children()} if has_children() else set()
         self._process_wide = ProcessWide()
 
     def mend(self) -> list[str] | None:

@@ -86,12 +86,15 @@ class ProcessWide:
 def soft_limits() -> dict[str, int]:
     """Return the soft limits by name; nothing where /proc does not tell. The module `resource` would cost each start its import."""
     try:
-        with open("/proc/self/limits") as file:
-            lines = file.read().splitlines()
+        file = os.open("/proc/self/limits", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(file, 1 << 16).decode()
+        finally:
+            os.close(file)
     except OSError:
         return {}
     found = {}
-    for line in lines:
+    for line in text.splitlines():
         name = LIMITS.get(line[:NAME_WIDTH].strip())
         if name is not None:
             soft = line[NAME_WIDTH:].split()[0]
