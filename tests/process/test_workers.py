@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import time
 from pathlib import Path
@@ -45,6 +46,37 @@ def test_the_launcher_holds_nothing_that_the_application_hands_to_its_children(p
     wait_readable(reader)
     assert os.read(reader, 1) == b""  # nobody else has the other end
     os.close(reader)
+
+
+def test_the_launcher_holds_no_descriptor_above_a_limit_that_was_lowered(pool):
+    reader, writer = os.pipe()
+    above = max(int(number) for number in os.listdir("/proc/self/fd")) + 64
+    os.dup2(writer, above, inheritable=True)
+    os.close(writer)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (above, hard))
+    try:
+        pool.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    os.close(above)
+    wait_readable(reader)
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+def test_the_launcher_starts_where_python_was_built_without_setsid(pool, monkeypatch):
+    as_it_is = os.posix_spawnp
+
+    def without_setsid(*arguments, setsid=False, **others):
+        if setsid:
+            raise NotImplementedError("posix_spawnp: setsid unavailable on this platform")
+        return as_it_is(*arguments, **others)
+
+    monkeypatch.setattr(os, "posix_spawnp", without_setsid)
+    worker = pool.start()
+    launcher_pid = worker.ask("os.getppid()")
+    assert os.getsid(launcher_pid) == launcher_pid
 
 
 def test_the_launcher_is_frugal(pool):

@@ -467,6 +467,20 @@ def test_workers_have_the_interpreters_flags(options: tuple[str, ...], environme
     assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, "(2, 1, 0) True", "")
 
 
+def test_a_variable_of_the_environment_may_have_no_name() -> None:
+    ended = application(
+        """
+        import workq
+
+        if __name__ == "__main__":
+            with workq.WorkMgr(1) as wq:
+                print(wq.queue(abs, -3).result())
+        """,
+        **{"": "nameless"},
+    )
+    assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, "3", "")
+
+
 def test_where_calls_of_linux_are_missing_there_is_another_way() -> None:
     """Without eventfd, epoll, memfd and pidfd in the application: results, large values, a kill, a stop, two threads at once, the end."""
     ended = application(

@@ -278,17 +278,39 @@ def spawn(command: list[str], kept: list[int], error: int) -> int:
 
     As ``subprocess`` does it, whose import takes longer than the start. The application's memory is not copied, however large it is.
     """
+    try:
+        return spawn_quickly(command, kept, error)
+    except (NotImplementedError, ValueError):  # a Python built where the C library had no setsid; a variable without a name
+        pass
+    except OSError as problem:
+        if problem.errno != errno.EBADF:  # a descriptor above a limit that was lowered since
+            raise
+    import subprocess
+
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=error, pass_fds=kept, start_new_session=True
+    )
+    process.returncode = 0  # Popen must neither wait for it nor warn of it: we look after it by its pidfd
+    return process.pid
+
+
+def spawn_quickly(command: list[str], kept: list[int], error: int) -> int:
+    """Do that by one call of C.
+
+    What is kept goes by way of descriptor 2, whose copies stay open over the execution; not every C library leaves open what is led onto
+    itself. The environment is copied in one step, as other threads may change it.
+    """
     others = [one for one in inheritable() if one not in kept]
     return os.posix_spawnp(
         command[0],
         command,
-        os.environ,
+        dict(getattr(os.environ, "_data", os.environ)),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-            (os.POSIX_SPAWN_DUP2, error, 2),
             *((os.POSIX_SPAWN_CLOSE, one) for one in others),
-            *((os.POSIX_SPAWN_DUP2, one, one) for one in kept),  # onto itself: it stays open over the execution
+            *((os.POSIX_SPAWN_DUP2, *way) for one in kept for way in ((one, 2), (2, one))),
+            (os.POSIX_SPAWN_DUP2, error, 2),
         ],
         setsid=True,  # from its first instant: Ctrl-C in a terminal is not for it
         setsigdef=[number for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ") if (number := getattr(signal, name, 0))],  # which Python ignores
