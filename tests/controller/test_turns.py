@@ -72,6 +72,31 @@ def test_units_queued_while_the_worker_starts_all_run_in_order(stage: Stage) -> 
     assert [unit.ended_ns for unit in units] == sorted(unit.ended_ns for unit in units)
 
 
+@pytest.mark.parametrize(
+    ("each_s", "waiting", "sent"), [(0.001, 60, 1), (0.001, 150, 2), (0.001, 1000, 4), (0.005, 1000, 1), (0.0001, 1000, 15)]
+)
+def test_the_more_units_of_a_millisecond_wait_the_more_are_sent_at_once(each_s: float, waiting: int, sent: int, stage: Stage) -> None:
+    stage.wq.pause()
+    units = [stage.wq.queue(abs, -n) for n in range(waiting)]
+    stage.wq._row.estimate_s = each_s
+    stage.wq.resume()
+    stage.ready()
+    (worker,) = stage.controller.running().dispatcher.workers
+    assert len(worker.batches[0].units) == sent
+    assert units[0].state.value == "sent"
+
+
+def test_where_units_have_priorities_no_more_are_sent_because_many_wait(stage: Stage) -> None:
+    stage.wq.pause()
+    for number in range(1000):
+        stage.wq.options(priority=number % 2).queue(abs, number)
+    stage.wq._row.estimate_s = 0.001
+    stage.wq.resume()
+    stage.ready()
+    (worker,) = stage.controller.running().dispatcher.workers
+    assert {len(batch.units) for batch in worker.batches} == {1}
+
+
 @pytest.mark.parametrize("phase", ["starting", "idle", "sent", "running", "between"])
 def test_a_worker_that_ends_loses_the_unit_that_it_ran_and_no_other(phase: str, stage: Stage) -> None:
     units = [] if phase == "idle" else [stage.wq.queue(abs, -n) for n in range(20)]

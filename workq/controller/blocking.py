@@ -53,6 +53,8 @@ class BlockedJudge:
         running = self._loop.dispatcher.running(worker)
         if running is None:
             return False
+        if time.monotonic() - running[1] < self._loop.settings.sample_s:  # its units are short: it gets on, and to look takes time
+            return False
         number = running[0].id
         known = self._judges.get(int(worker.number))
         if known is None or known[0] != number:

@@ -30,6 +30,7 @@ from workq.controller import backlog as backlogs
 from workq.controller import outfit, tallies
 from workq.controller.backlog import place_of, put_back
 from workq.controller.records import GHOST, NEVER, OWN_FIRST, Batch, Call, Large, Queue, Worker
+from workq.core.batches import work_s
 from workq.core.states import UnitState
 from workq.outcome import ASKED, PENDING, Ended, Raw, SegmentRaw
 from workq.transport.board import (
@@ -110,7 +111,7 @@ class Dispatcher:
         """Give waiting units to the queue's workers, as many as their credit allows. Under the lock.
 
         Idle workers get a unit at once. While workers are busy units pile up, and the next frame takes as many as fit in
-        ``batch_target_s`` of measured work: two batches of credit while units are short, one when they are long.
+        ``batch_target_s`` of measured work, or more where many wait: two batches of credit while units are short, one when they are long.
         """
         if self._dispatch_lone(queue):
             return
@@ -119,7 +120,7 @@ class Dispatcher:
         credit = 2 if estimate < LONG_S else 1
         most = 8
         if estimate:
-            target_s = max(settings.batch_target_s, queue.lag_s)
+            target_s = work_s(settings.batch_target_s, queue.lag_s, 0.0 if queue.ranked else len(queue.pending) * estimate)
             most = min(settings.batch_units, int(target_s / estimate) or 1, int(settings.batch_bytes / queue.bytes_each) or 1)
         workers = queue.workers
         for worker in workers if len(workers) == 1 else sorted(workers, key=_batches_in_flight):
