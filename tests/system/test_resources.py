@@ -180,7 +180,8 @@ NO_DESCRIPTORS = """
         try_it(1000)
         before = open_descriptors()
         said = {more: try_it(more) for more in range(int(sys.argv[1]), int(sys.argv[2]))}
-        print(json.dumps([said, open_descriptors() - before]))
+        zombies = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+        print(json.dumps([said, open_descriptors() - before, zombies]))
 """
 
 
@@ -188,7 +189,8 @@ def test_no_descriptors_left_is_a_launch_error_and_it_works_later() -> None:
     """Whichever of the many descriptors of a start is the one that is not to be had."""
     ended = application(NO_DESCRIPTORS, "0", "32", deadline_s=60)
     assert ended.returncode == 0, ended.stderr
-    said, left = json.loads(ended.stdout)
+    said, left, zombies = json.loads(ended.stdout)
+    assert zombies == []
     assert all(later for _, later in said.values())
     failed = [text for text, _ in said.values() if text != "None"]
     assert len(failed) > 8

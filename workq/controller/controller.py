@@ -167,9 +167,14 @@ class Controller(Hosting):
         if self._make_engine is not None:
             return self._make_engine(bells)
         launcher = self._launcher(bells)
-        from workq.engines.local import LocalEngine
+        try:
+            from workq.engines.local import LocalEngine
 
-        return LocalEngine(bells, start_method=self.start_method, launcher_argv=self._launcher_argv, launcher=launcher)
+            return LocalEngine(bells, start_method=self.start_method, launcher_argv=self._launcher_argv, launcher=launcher)
+        except BaseException:
+            if launcher is not None:
+                launcher.discard()
+            raise
 
     def _launcher(self, bells: tuple[int, int]) -> Launcher | None:
         """Make the launcher before all else: it comes up while the rest is loaded. What is in the way of it the first start says."""

@@ -32,7 +32,7 @@ from workq.engines.descriptors import make_lane
 from workq.engines.protocol import EngineEvent, Exited, Lane, Started, StartFailed
 from workq.errors import LaunchError
 from workq.process import ending, messages
-from workq.process.client import WORKER_ENTRY, Launcher, is_readable, process_exists
+from workq.process.client import REAP_S, WORKER_ENTRY, Launcher, is_readable, process_exists
 from workq.process.messages import EXITED, FAILED, START, STARTED
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ SILENCE_S = 5.0  # a start is not answered: the launcher is killed and replaced;
 FIRST_ANSWER_FACTOR = 4.0  # so much longer for a launcher that has not yet said hello: its imports may come from a slow disk
 ORPHAN_CHECK_S = 0.01  # between two looks at a worker that has neither a launcher nor a pidfd
 ORPHAN_S = 2.0  # it was sent SIGKILL; after this its number must belong to a zombie that nobody reaps
-REAP_S = 0.25  # how long a process is waited for after a SIGKILL
 
 
 @record

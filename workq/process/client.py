@@ -34,6 +34,7 @@ logger = logging.getLogger("workq")
 PACKETS = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM) if sys.platform != "darwin" else socket.SOCK_DGRAM
 STDERR_TAIL_BYTES = 4096
 WORKER_ENTRY = "workq.worker.main:run"
+REAP_S = 0.25  # how long a process is waited for after a SIGKILL
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 # What the launcher runs before it can import anything of ours: the first packet holds the application's sys.path.
@@ -113,8 +114,7 @@ class Launcher:
             if pidfd:
                 self.pidfd = self._child_pidfd = os.pidfd_open(self.pid)
         except BaseException:
-            self.kill()
-            self.close()
+            self.discard()
             raise
         finally:
             messages.close_all(given)
@@ -222,6 +222,13 @@ class Launcher:
                 messages.close_all(received[1])
         except BlockingIOError:
             pass
+
+    def discard(self) -> None:
+        """Kill and reap it, and close all: nobody is going to use it."""
+        if self.pid:
+            self.kill()
+            self.wait_ended(time.monotonic() + REAP_S)
+        self.close()
 
     def close(self) -> None:
         """Close all descriptors. The end of the life pipe kills the groups of workers that are left. Safe to call twice."""
