@@ -224,6 +224,41 @@ def test_a_running_unit_is_interrupted_by_its_number_and_then_killed() -> None:
         stage.controller.close()
 
 
+class EndsThen(list[int]):
+    """The interrupts of a worker whose unit ends as the first one comes: between the turn's look at results and what it orders."""
+
+    def __init__(self, worker: SteppedWorker) -> None:
+        self.worker = worker
+
+    def append(self, number: int) -> None:
+        super().append(number)
+        self.worker.end()
+
+
+def test_a_unit_that_ends_as_its_worker_is_about_to_be_killed_leaves_the_worker_in_service() -> None:
+    """The core orders the kill as it hears that the worker is dry; by then nobody is to be killed, and nobody waits for an exit."""
+    stage = Stage(grace_s=0.0)
+    try:
+        stage.wq.delete_timeout = 0.0
+        unit = stage.wq.queue(abs, -1)
+        worker = stage.ready()
+        assert worker.begin()
+        worker.interrupts = EndsThen(worker)
+        unit.cancel()
+        stage.turn(5)
+        assert len(worker.interrupts) == 1
+        assert unit.result() == 1
+        assert not worker.killed
+        after = stage.wq.queue(abs, -2)
+        stage.turn()
+        assert worker.step()
+        stage.turn()
+        assert after.result() == 2
+        assert [(row.pid, row.state) for row in stage.controller.workers()] == [(worker.lane.pid, "waiting for units")]
+    finally:
+        stage.controller.close()
+
+
 def test_a_unit_that_ends_before_the_interrupt_keeps_its_result() -> None:
     stage = Stage(grace_s=3600.0)
     try:

@@ -20,6 +20,7 @@ from workq.core.events import (
     WorkerExited,
     WorkerFit,
     WorkerId,
+    WorkerKilled,
     WorkerReady,
     WorkerTook,
     WorkerToreDown,
@@ -92,6 +93,9 @@ class Told:
 
     def exited(self, worker: int) -> list[Action]:
         return self(WorkerExited(W(worker)))
+
+    def killed(self, worker: int) -> list[Action]:
+        return self(WorkerKilled(W(worker)))
 
     def worn(self, worker: int, spent: bool = False) -> list[Action]:
         return self(WorkerWorn(W(worker), spent))

@@ -49,6 +49,7 @@ from workq.core.events import (
     WorkerExited,
     WorkerFit,
     WorkerId,
+    WorkerKilled,
     WorkerReady,
     WorkerTook,
     WorkerToreDown,
@@ -76,6 +77,7 @@ class World(RuleBasedStateMachine):
         self.now = 0.0
         self.alive: dict[WorkerId, str] = {}  # what each process is told to do: start, idle, serve, leave, die
         self.serves: dict[WorkerId, QueueId] = {}
+        self.condemned: set[WorkerId] = set()  # whose kill was ordered, and not done yet
         self.told: dict[WorkerId, int | None] = {}
         self.own: dict[QueueId, int] = {}  # units that owners run
         self.offered: set[QueueId] = set()
@@ -126,8 +128,7 @@ class World(RuleBasedStateMachine):
                 assert unit in self.scheduler.stops
                 assert self.alive[worker] != "start"
                 if isinstance(action, KillUnit):
-                    self.alive[worker] = "die"
-                    self.serves.pop(worker, None)
+                    self.condemned.add(worker)
             case RunOwn(worker, queue):
                 self.check_own(worker, queue)
             case Sample(category, on):
@@ -275,8 +276,20 @@ class World(RuleBasedStateMachine):
         leaving = [number for number, does in self.alive.items() if does in ("leave", "die")]
         self.exit(leaving[pick % len(leaving)])
 
+    @precondition(lambda self: self.condemned)
+    @rule(pick=NUMBERS, too_late=st.booleans())
+    def worker_is_killed_with_its_unit(self, pick: int, too_late: bool) -> None:
+        """Unless the unit has just ended."""
+        worker = sorted(self.condemned)[pick % len(self.condemned)]
+        self.condemned.discard(worker)
+        if not too_late:
+            self.alive[worker] = "die"
+            self.serves.pop(worker, None)
+            self.tell(WorkerKilled(worker))
+
     def exit(self, worker: WorkerId) -> None:
         del self.alive[worker]
+        self.condemned.discard(worker)
         self.serves.pop(worker, None)
         self.tell(WorkerExited(worker))
 

@@ -38,6 +38,8 @@ def test_a_deaf_unit_is_interrupted_then_killed(told: Told) -> None:
     assert told.after(1.0) == [Interrupt(W(1), U(7))]
     assert told.scheduler.next_deadline() == 2.0
     assert told.after(0.5) == [KillUnit(W(1), U(7))]
+    assert told.state(1) is WorkerState.ACTIVE, "until it has been done"
+    assert told.killed(1) == []
     assert told.state(1) is WorkerState.STOPPING
     assert told.after(100) == [], "once"
 
@@ -47,6 +49,16 @@ def test_a_unit_that_ends_within_the_grace_is_left_alone(told: Told) -> None:
     assert told.after(0.4, UnitStopped(U(7))) == []
     assert told.scheduler.next_deadline() is None
     assert told.after(100) == []
+
+
+def test_a_unit_that_ends_before_its_worker_is_struck_leaves_the_worker_in_service(told: Told) -> None:
+    told.must_stop(7, 1, delete_timeout_s=0)
+    told.after(0.5)
+    assert told.after(0) == [KillUnit(W(1), U(7))]
+    assert told(UnitStopped(U(7))) == []
+    assert told.state(1) is WorkerState.ACTIVE
+    assert told.scheduler.stops == {}
+    assert told.scheduler.next_deadline() is None
 
 
 def test_a_second_stop_of_the_same_unit_changes_nothing(told: Told) -> None:
@@ -70,10 +82,13 @@ def test_late_news_of_stops_is_ignored(told: Told) -> None:
     told.must_stop(8, 1, delete_timeout_s=0)
     told.after(0.5)
     assert told.after(0) == [KillUnit(W(1), U(8))]
+    assert told.killed(1) == []
     assert told.must_stop(9, 1) == [], "its worker is being killed"
     assert told(UnitStopped(U(8))) == []
     assert told(UnitStopped(U(8))) == []
     assert told.scheduler.stops == {}
+    told.exited(1)
+    assert told.killed(1) == []
 
 
 def test_two_units_that_a_worker_has_begun_are_killed_with_it(told: Told) -> None:
@@ -91,6 +106,7 @@ def test_a_killed_worker_is_replaced_once_it_is_gone(told: Told) -> None:
     told.must_stop(7, 1, delete_timeout_s=0)
     told.after(0.5)
     assert told.after(0) == [KillUnit(W(1), U(7))]
+    assert told.killed(1) == []
     assert told.exited(1) == [StartWorker(W(3), "Default"), Sample("Default", False)]
 
 

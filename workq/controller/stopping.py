@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workq.controller.dispatch import GHOST_VALUE
 from workq.controller.records import GHOST, OWN_FIRST, Batch, OwnBatch, Worker
-from workq.core.events import StopReason, UnitId, UnitMustStop, WorkerId
+from workq.core.events import StopReason, UnitId, UnitMustStop, WorkerId, WorkerKilled
 from workq.core.states import UnitState
 from workq.outcome import PENDING, Ended, cancelled, timed_out
 from workq.process import stack
@@ -129,7 +129,7 @@ class Stops:
         self._loop.engine.interrupt(row.worker.lane)
 
     def kill(self, number: WorkerId, unit_id: UnitId) -> None:
-        """Kill the worker of a unit that does not end; no other unit can be hit, as none may begin any more."""
+        """Kill the worker of a unit that does not end, and say so; no other unit can be hit, as none may begin any more."""
         row = self._rows.get(unit_id)
         if row is None or row.worker.exited:
             return
@@ -145,6 +145,7 @@ class Stops:
         where = stack.answer(worker.pid, worker.words[STACK_FD]) if row.signals >= DEAF_AFTER else ""
         logger.warning("%s (pid %d) is killed: %s%s", worker.name, worker.pid, worker.killed_for, where and f"; it was at\n{where}")
         loop.engine.kill(worker.lane)
+        loop.tell(WorkerKilled(number))
 
     # ------------------------------------------------------------ time-outs
 

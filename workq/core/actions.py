@@ -85,7 +85,7 @@ class Interrupt:
 
 @fact
 class KillUnit:
-    """Kill the worker that runs this unit, with all processes of its group."""
+    """Kill the worker that runs this unit, with all processes of its group, and tell WorkerKilled; not if the unit has just ended."""
 
     worker: WorkerId
     unit: UnitId

@@ -203,6 +203,13 @@ class WorkerUnfit:
 
 
 @fact
+class WorkerKilled:
+    """The worker was killed with a unit that did not end, as KillUnit asked. Its exit follows."""
+
+    worker: WorkerId
+
+
+@fact
 class WorkerToreDown:
     """The worker has done what it had to before it left its queue."""
 
@@ -271,6 +278,7 @@ Event = (
     | WorkerWorn
     | WorkerFit
     | WorkerUnfit
+    | WorkerKilled
     | WorkerToreDown
     | UnitMustStop
     | UnitStopped

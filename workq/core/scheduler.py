@@ -36,6 +36,7 @@ from workq.core.events import (
     WorkerExited,
     WorkerFit,
     WorkerId,
+    WorkerKilled,
     WorkerReady,
     WorkerTook,
     WorkerToreDown,
@@ -113,6 +114,8 @@ class Scheduler(Settling):
                 self._note_fit(worker, queue)
             case WorkerUnfit(worker, queue, failed):
                 return self._note_unfit(worker, queue, failed)
+            case WorkerKilled(worker):
+                self._note_killed(worker, now)
             case WorkerToreDown(worker):
                 self._note_torn_down(worker, now)
             case UnitMustStop(unit, worker, reason, delete_timeout_s):
@@ -328,6 +331,11 @@ class Scheduler(Settling):
             self.stops[unit] = stop = StopRow(unit, worker, reason, delete_timeout_s)
             self._deadlines[stop] = now + self.settings.grace_s
 
+    def _note_killed(self, worker: WorkerId, now: float) -> None:
+        """Ignored for one that has exited meanwhile. Not counted before it is told: the unit may have ended before it was struck."""
+        if (row := self.workers.get(worker)) is not None:
+            self._doom(row, now)
+
     def _forget_stop(self, unit: UnitId) -> None:
         """Ignored for a unit that is not being stopped: it ended before we were told to, or its worker exited."""
         if stop := self.stops.pop(unit, None):
@@ -425,5 +433,4 @@ class Scheduler(Settling):
             self._deadlines[stop] = next_at
         else:
             del self._deadlines[stop]
-            self._doom(self.workers[stop.worker], now)
         return step

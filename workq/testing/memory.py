@@ -44,6 +44,7 @@ from workq.core.events import (
     WorkerDry,
     WorkerExited,
     WorkerId,
+    WorkerKilled,
     WorkerReady,
     WorkerTook,
     WorkerToreDown,
@@ -256,6 +257,13 @@ class MemoryEngine(Work):
             self._obey(action)
         return event
 
+    def _kill_unit(self, number: WorkerId, unit: UnitId) -> None:
+        """Kill a worker with a unit that has not ended, though the news of its end may be on the way."""
+        worker = self.workers.get(number)
+        if worker is not None and worker.has_begun(self.units[unit - 1]):
+            self.inbox.append(WorkerKilled(number))
+            self.exit(worker)
+
     def _is_dry(self, number: WorkerId) -> bool:
         worker = self.workers.get(number)
         return worker is not None and not worker.hand
@@ -276,9 +284,11 @@ class MemoryEngine(Work):
             case FailQueue(queue):
                 self.failed_queues += 1
                 self._fail_units(self.queues[queue])
-            case KillWorker(number) | KillUnit(number, _):
+            case KillWorker(number):
                 if number in self.workers:
                     self.exit(self.workers[number])
+            case KillUnit(number, unit):
+                self._kill_unit(number, unit)
             case Grant(number, queue, limit):
                 self._grant(number, self.queues[queue], limit)
             case RunOwn(number, queue):
