@@ -16,6 +16,7 @@ import pytest
 
 import workq
 from tests.support import DEADLINE_S, application, start_application, wait_gone, wait_until
+from workq.controller import tallies
 
 pytestmark = pytest.mark.slow
 
@@ -465,6 +466,16 @@ def test_workers_have_the_interpreters_flags(options: tuple[str, ...], environme
         **environment,
     )
     assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, "(2, 1, 0) True", "")
+
+
+def test_a_queue_that_outlives_our_modules_is_let_go_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the interpreter's end their names are gone before a queue is, by chance."""
+    wq = workq.WorkMgr(0)
+    assert wq.queue(abs, -3).result() == 3
+    with monkeypatch.context() as end:
+        end.setattr(tallies, "Totals", None)
+        tallies.Tallies().hand_over(wq._row)
+    wq.close()
 
 
 def test_a_variable_of_the_environment_may_have_no_name() -> None:

@@ -240,7 +240,8 @@ class Tallies:
 
     def hand_over(self, queue: Queue) -> None:
         """A queue is about to vanish: keep what it has counted. Any thread, also in the middle of anything."""
-        self._ended.append((queue.category, Totals.of(queue)))
+        if Totals is not None:  # else the interpreter ends, and our names are gone
+            self._ended.append((queue.category, Totals.of(queue)))
 
     def add_up(self, later: deque[LoneTimes]) -> None:
         """Add what queues that are gone have counted to the sums of their categories, where there are many of them."""
