@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.process.harness import Pool
-from tests.support import wait_gone
+from tests.support import wait_gone, wait_until
 from workq.engines.protocol import Exited, Started, StartFailed
 
 
@@ -70,12 +70,11 @@ def test_a_launcher_that_never_answers_is_replaced():
 
 
 def test_an_application_that_was_away_for_long_blames_no_launcher():
-    with Pool(silence_s=0.05) as pool:
+    with Pool(silence_s=1) as pool:
         pool.start()
         worker = pool.begin()
         deadline = pool.engine.next_deadline()
         assert worker.line() == "ready"  # so it has been answered, but we have not looked
-        while time.monotonic() < deadline + 0.1:
-            pass
+        wait_until(lambda: time.monotonic() > deadline + 0.1)
         worker.pool.wait_event(worker.lane.number, Started)
         assert worker.ask("1") == 1

@@ -284,6 +284,19 @@ def write_much_in_c(size: int) -> int:
     return int(write(1, data, size))
 
 
+def write_much_in_c_again_and_again(size: int, fifo: str, times: int) -> None:
+    """The same several times; before each but the first wait in C for a byte."""
+    import ctypes
+
+    loaded = ctypes.PyDLL(None)
+    data, byte = ctypes.create_string_buffer(b"x" * size, size), ctypes.create_string_buffer(1)
+    with open(fifo, "rb", buffering=0) as file:
+        loaded.write(1, data, size)
+        for _ in range(times - 1):
+            loaded.read(file.fileno(), byte, 1)
+            loaded.write(1, data, size)
+
+
 def print_lines(name: str, count: int) -> None:
     for number in range(count):
         print(f"{name} {number}")

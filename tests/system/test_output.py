@@ -79,6 +79,22 @@ def test_c_code_that_writes_more_than_a_pipe_holds_and_keeps_the_lock_is_not_stu
         assert text_of(after) == "after\n"
 
 
+def test_what_a_silent_worker_writes_again_and_again_is_kept_up_to_the_bound_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = workq.config.Settings(heartbeat_s=0.1, stalled_after_s=0.35)
+    fifo, size = str(tmp_path / "fifo"), 5 << 20  # far more than a pipe holds: the worker itself may read what is left in it
+    os.mkfifo(fifo)
+    with workq.Controller(settings=settings) as controller, WorkMgr(1, controller=controller) as wq:
+        unit = wq.queue(deeds.write_much_in_c_again_and_again, size, fifo, 4)
+        with open(fifo, "wb", buffering=0) as go_on:
+            for times in range(1, 4):
+                wait_until(lambda times=times: len(unit.output.split("output cut")) > times)  # the parent has read it
+                go_on.write(b"x")
+        unit.result(DEADLINE_S)
+        assert len(text_of(unit)) <= (2 << 20) + 1000  # by the parent, and by the worker once it could
+
+
 # ---------------------------------------------------------------- who tells it, and when
 
 

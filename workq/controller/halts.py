@@ -262,9 +262,10 @@ class Halts:
         running = self._loop.dispatcher.running(worker)
         if running is None or running[0].value is not PENDING or worker.exited:
             return
-        extra, most = running[0].need_extra(), self._loop.settings.output_bytes
+        extra = running[0].need_extra()
         for number, fd in ((1, worker.lane.output_fd), (2, worker.lane.error_fd)):
-            kept, dropped = _read_while_it_flows(fd, most)
+            room = self._loop.settings.output_bytes - sum(len(text) for _, text in extra.output)  # what earlier looks have taken counts
+            kept, dropped = _read_while_it_flows(fd, max(0, room))
             if kept:
                 extra.output.append((number, kept.decode("utf-8", "backslashreplace")))
             if dropped:
