@@ -144,6 +144,10 @@ class Children:
         """Return the open units of a queue that its owner runs."""
         return [unit for batch in queue.own_batches() for unit in batch.units if unit is not GHOST and unit.value is PENDING]
 
+    def has_offer(self, queue: Queue) -> bool:
+        """Return whether an owner would run units of a queue itself."""
+        return queue.number in self._offers
+
     def forget(self, queue: Queue) -> None:
         """A queue is deleted."""
         self._offers.pop(queue.number, None)

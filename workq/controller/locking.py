@@ -322,6 +322,12 @@ class Locks:
                 if circle and worker.words[WAIT_NUMBER] == wait:
                     self._answer(worker, -wait, CIRCLE, circle)
 
+    def end_wait(self, worker: Worker, why: str) -> None:
+        """Have the wait of a worker's unit for units of its own end with `WaitError`."""
+        wait = int(worker.words[WAIT_NUMBER])
+        if wait & 1 and not worker.exited:
+            self._answer(worker, -wait, CIRCLE, why)
+
     def _circle(self, party: Party, who: str) -> str:
         """Return the circle that a party's wait has closed, in words, or an empty text."""
         found = find_circle(party, self._waits_for)

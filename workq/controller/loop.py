@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from workq.controller.controller import Controller
     from workq.controller.gate import Gate
     from workq.controller.queuetime import QueueTimes
+    from workq.controller.stuck import Stuck
 
 logger = logging.getLogger("workq")
 
@@ -95,6 +96,7 @@ class Loop:
         self.departures = departing.Departures(self)
         self.random = Random().random
         self._queue_times: QueueTimes | None = None
+        self._stuck: Stuck | None = None
         self.locks = locking.Locks(self)
         self.thread: threading.Thread | None = None
         self.closing = False
@@ -263,6 +265,7 @@ class Loop:
             self.halts.look_for_stalled(begun)
             self.departures.look_for_inactive(begun)
             slow.look_for_slow(self, begun)
+            self._look_for_stuck()
         self.departures.see_off()
         self._watch_sockets()
         if self.crowded and any(gate.has_room() for gate in tuple(self.crowded)):
@@ -270,6 +273,16 @@ class Loop:
         self.turns_s += self.clock() - begun
         if again:
             self.ring()
+
+    def _look_for_stuck(self) -> None:
+        """Look for units that wait for each other's workers; only where a category has a hard limit there can be any."""
+        if self._stuck is None:
+            if all(category.max_total_workers is None for category in tuple(self.controller.pools.values())):
+                return
+            from workq.controller.stuck import Stuck
+
+            self._stuck = Stuck(self)
+        self._stuck.look()
 
     def _drain_bell(self) -> None:
         try:

@@ -21,6 +21,7 @@ from workq.core.events import QueueId, QueueOpened, QueuePaused, QueueResumed
 from workq.core.states import UnitState
 from workq.outcome import Ended, Raw, SegmentRaw
 from workq.transport import codec
+from workq.transport.board import WAIT_NUMBER, WAIT_QUEUE
 from workq.transport.channel import DOWN_REPLY, Frame, down_frame
 from workq.unit import Unit
 
@@ -230,6 +231,13 @@ class Nested:
             return []
         running = [self._loop.dispatcher.running(one) for one in list(queue.workers)]
         return [one[0] for one in running if one is not None and unit_id in (0, one[0].id)]
+
+    def waited_for(self, worker: Worker) -> list[Queue]:
+        """Return the queue whose units a worker's unit waits for; where its board does not say, those it has made that are busy."""
+        if worker.words[WAIT_NUMBER] & 1:
+            queue = self._queues.get((int(worker.number), int(worker.words[WAIT_QUEUE])))
+            return [queue] if queue is not None else []
+        return [queue for queue in self._queues.values() if queue.owner is worker and queue.busy()]
 
     def worker_gone(self, worker: Worker) -> None:
         """Nobody waits any more for what a dead worker's unit had queued."""
