@@ -313,9 +313,11 @@ def test_a_parent_whose_descriptors_are_closed_loses_no_unit() -> None:
             os.closerange(0, 3)
             with workq.WorkMgr(2) as wq:
                 os.write(out, repr(list(wq.map(speak, range(5)))).encode())
+                low = [f"/proc/self/fd/{fd}" for fd in range(3)]
+                os.write(out, repr([link for link in low if os.path.lexists(link) and "socket" in os.readlink(link)]).encode())
         """
     )
-    assert ended.stdout == "[0, 1, 2, 3, 4]"
+    assert ended.stdout == "[0, 1, 2, 3, 4][]", "what is printed there went into a socket of ours"
 
 
 def test_what_cannot_be_encoded_by_the_parent_is_no_error() -> None:

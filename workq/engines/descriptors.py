@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 from workq.engines.protocol import Lane
 from workq.process import messages
+from workq.process.standard import above_standard
 from workq.transport.board import Board
 
 SOCKET_BYTES = 1 << 20
@@ -20,6 +21,7 @@ def make_lane(number: int, *, wide: bool) -> tuple[Lane, list[int]]:
     process_info_id = uuid4()
     with ExitStack() as undo:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours = above_standard(ours)
         undo.callback(ours.close)
         undo.callback(theirs.close)
         for end in (ours, theirs):

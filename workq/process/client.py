@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from workq.errors import LaunchError
 from workq.process import messages
 from workq.process.messages import Outbox
+from workq.process.standard import above_standard, raise_above_standard
 
 if TYPE_CHECKING:
     from workq.process.messages import Message
@@ -79,7 +80,8 @@ class Launcher:
         self._stderr = b""
         self._exit_code: int | None = None
         pidfd = pidfd and hasattr(os, "pidfd_open")
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, PACKETS)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, PACKETS)
+        self.channel = above_standard(ours)
         self.outbox = Outbox(self.channel)
         given = [theirs.detach()]  # what becomes the launcher's; closed here in any case
         try:
@@ -244,14 +246,6 @@ class Launcher:
 
 
 # ---------------------------------------------------------------- making the process
-
-
-def raise_above_standard(descriptors: list[int]) -> None:
-    """Replace those below 3, which an application has that closed its standard streams: in the launcher these three are taken."""
-    for index, descriptor in enumerate(descriptors):
-        if descriptor < 3:
-            descriptors[index] = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
-            os.close(descriptor)
 
 
 def interpreter() -> list[str]:
