@@ -12,7 +12,7 @@ import pytest
 
 import workq
 from tests.controller.test_turns import Stage
-from workq.controller import dispatch
+from workq.controller import dispatch, loop
 
 ran: list[int] = []
 
@@ -26,12 +26,12 @@ def note(number: int) -> None:
     ran.append(number)
 
 
-def struck_before_line(number: int, call: Callable[[], object]) -> bool:
-    """Make a call, in which an exception strikes before the line of dispatch.py of this number; return whether it came so far."""
+def struck_before_line(number: int, call: Callable[[], object], file: str = dispatch.__file__) -> bool:
+    """Make a call, in which an exception strikes before its line in a file of this number; return whether it came so far."""
     left = iter(range(number, -1, -1))
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
-        if frame.f_code.co_filename != dispatch.__file__:
+        if frame.f_code.co_filename != file:
             return trace if event == "call" else None
         if event == "line" and next(left) == 0:
             raise Strike
@@ -82,5 +82,23 @@ def test_wherever_a_dispatch_is_struck_each_unit_runs_once(busy: bool) -> None:
         assert [number for number in units if times[number] != 1] == []
         assert set(times.values()) == {1}  # those whose call was struck before it returned as well
         assert stage.wq.statistics().queued == 0
+    finally:
+        stage.controller.close()
+
+
+def test_wherever_the_wish_for_a_sweep_is_struck_the_next_one_is_heard() -> None:
+    stage = Stage(1)
+    try:
+        units = [stage.wq.queue(note, number) for number in range(3)]
+        row, line, came_so_far = stage.wq._row, 0, True
+        assert units[1].cancel()
+        while came_so_far:
+            row.pending.insert(1, units[1])
+            came_so_far = struck_before_line(line, lambda: stage.controller.running().sweep_soon(row), loop.__file__)
+            stage.controller.running().sweep_soon(row)
+            stage.turn(1)
+            assert list(row.pending) == [units[0], units[2]]
+            line += 1
+        assert line > 2
     finally:
         stage.controller.close()

@@ -165,6 +165,37 @@ def test_who_forks_waits_until_the_controller_has_imported_what_it_imports(how: 
     assert (ended.returncode, ended.stdout.strip()) == (0, "1 3"), ended.stderr
 
 
+def test_who_forks_does_not_wait_for_a_module_of_the_application_that_a_thread_loads_with_a_result() -> None:
+    """It may wait for who forks."""
+    ended = application(
+        """
+        import os, sys, threading, warnings, workq
+        from workq.transport import codec
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        begun, forked = threading.Event(), threading.Event()
+
+        if __name__ == "__main__":
+            with open("slow_module.py", "w") as file:
+                file.write("import __main__; __main__.begun.set(); value = __main__.forked.wait(5)")
+            sys.path.insert(0, os.getcwd())
+            with workq.WorkMgr(1) as wq:
+                wq.queue(abs, -1).result()
+                loading = threading.Thread(target=codec.load, args=(b"cslow_module\\nvalue\\n.",))
+                loading.start()
+                assert begun.wait(30)
+                pid = os.fork()
+                if pid == 0:
+                    os._exit(0)
+                forked.set()
+                loading.join()
+                import slow_module
+                print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), slow_module.value, wq.queue(abs, -3).result())
+        """
+    )
+    assert (ended.returncode, ended.stdout.strip()) == (0, "0 True 3"), ended.stderr
+
+
 def test_a_forked_child_is_refused_and_touches_nothing_of_the_parents() -> None:
     ended = application(
         """

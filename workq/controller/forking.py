@@ -2,8 +2,8 @@
 
 The controller's thread loads what is seldom needed while the application's threads go on. A child that is forked just then would have
 the module half made for ever: its locks are held by a thread that does not exist in the child, and whoever imports it there waits for
-ever, or finds it without its contents. So whoever forks waits for such imports first, a few milliseconds at most. Imports of the
-application's own threads are its own affair.
+ever, or finds it without its contents. So whoever forks waits for such imports first, a few milliseconds at most. Modules of the
+application are its own affair, also those that a thread loads as it unpickles a result: they may wait for whoever forks.
 """
 
 from __future__ import annotations
@@ -38,18 +38,26 @@ def _imports_of_others() -> set[str]:
 
 def _imported_by_us(frame: FrameType | None) -> str | None:
     """Return the outermost module that a thread is importing for us: one of workq's, or one that code of workq asked for."""
-    found = imported = None
+    found, imported, by_name = None, None, False
     while frame is not None:  # outwards: through a module that is half made, the machinery that makes it, and whoever has asked for it
         where = str(frame.f_globals.get("__name__", ""))
         if where in MACHINERY:
+            by_name = where == "importlib"
             if frame.f_code.co_name == "_find_and_load":
                 imported = str(frame.f_locals.get("name", ""))
         elif imported is not None:
-            if _is_ours(imported) or _is_ours(where):
+            if _is_ours(imported) or (_is_ours(where) and (by_name or _is_import(frame))):
                 found = imported
             imported = None
         frame = frame.f_back
     return found
+
+
+def _is_import(frame: FrameType) -> bool:
+    """Return whether a frame is in the middle of a statement that imports, and not of unpickling."""
+    from opcode import opmap  # who forks has the time, and who starts has not
+
+    return frame.f_code.co_code[frame.f_lasti] == opmap["IMPORT_NAME"]
 
 
 def _is_ours(name: str) -> bool:

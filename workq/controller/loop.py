@@ -104,7 +104,7 @@ class Loop:
         self._events: deque[Event | threading.Event] = deque()  # for the core, from any thread
         self._commands: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()  # for us, from any thread
         self.attention: set[Queue] = set()  # queues whose backlog the core should hear of; any thread adds
-        self._to_sweep: set[Queue] = set()  # queues for which `sweep_soon` was called; any thread adds
+        self._to_sweep: set[Queue] = set()  # queues for which `sweep_soon` was called; any thread adds, this one takes off
         self.believed_waiting: set[Queue] = set()  # queues that the core believes to be waiting
         self.crowded: list[Gate] = []  # where somebody waits for room in a queue; any thread adds, and takes its own off
         self._core_now = 0.0  # when the core was last told anything
@@ -147,15 +147,10 @@ class Loop:
         self.tell(CategoryAdded(category.name, limits))
 
     def sweep_soon(self, queue: Queue) -> None:
-        """Have ended units taken out of a queue's backlogs. Asked for again before that was done, it is done once."""
+        """Have ended units taken out of a queue's backlogs, at the controller's next turn."""
         if queue not in self._to_sweep:
             self._to_sweep.add(queue)
-            self.command(self._sweep, queue)
-
-    def _sweep(self, queue: Queue) -> None:
-        self._to_sweep.discard(queue)
-        with self.dispatcher.lock:
-            self.dispatcher.sweep(queue)
+            self.ring()
 
     def settle_changes(self) -> None:
         """Wait until the core has heard all that it was told so far, and its orders hold: what was changed acts from here on.
@@ -243,7 +238,12 @@ class Loop:
         engine_events = list(self.engine.events())
         self.ends.tell()
         commands = [self._commands.popleft() for _ in range(len(self._commands))]
-        must = bool(commands or engine_events) or self.stops.due(begun) or self.unit_limits.due(begun) or self.recalls.is_due(begun)
+        must = (
+            bool(commands or engine_events or self._to_sweep)
+            or self.stops.due(begun)
+            or self.unit_limits.due(begun)
+            or self.recalls.is_due(begun)
+        )
         must = must or any(expects(worker) for worker in self.dispatcher.workers)
         again = False
         if self.lead.take(must):
@@ -295,10 +295,17 @@ class Loop:
             self._engine_event(event, now)
         for function, arguments in commands:
             function(*arguments)
+        self._sweep()
         self.lead.pump()
         self.stops.check(now)
         self.unit_limits.check(now)
         self.recalls.look(now)
+
+    def _sweep(self) -> None:
+        while self._to_sweep:
+            queue = self._to_sweep.pop()
+            with self.dispatcher.lock:
+                self.dispatcher.sweep(queue)
 
     def _decide(self, now: float) -> None:
         """Tell the core what is new, and perform what it orders, until there is nothing new."""
