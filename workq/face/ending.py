@@ -79,11 +79,17 @@ class Ending(Seeing):
         return holding.clear(self._row, timeout, log_warning) if self._is_open() else 0
 
     def _is_open(self) -> bool:
-        """Return whether the queue, and its controller, take orders: they have not been closed, and are not being shut down."""
-        controller = self.controller
+        """Return whether the queue, and its controller, take orders: they have not been closed, and are not being shut down.
+
+        Raises:
+            QueueDetached: The queue was detached, and is no longer this object's.
+        """
+        row, controller = self._row, self.controller
+        if self._is_detached():
+            raise row.refusal()
         if controller.forked:
             controller.check_usable()
-        return not (self._row.closed or controller.closed or controller.draining)
+        return not (row.closed or controller.closed or controller.draining)
 
     # ------------------------------------------------------------ deleting it
 
