@@ -77,7 +77,7 @@ def test_units_that_are_taken_off_meanwhile_cost_the_order_at_most() -> None:
 
 @pytest.mark.parametrize("first", [1, 2], ids=["the first gives back first", "the second gives back first"])
 def test_what_two_workers_give_back_stands_in_the_order_of_submission(first: int) -> None:
-    stage = Stage(2, silent_after_s=1e9, long_after_s=1e9, recall_after_s=1e9)
+    stage = Stage(2, linger_s=1e9, sample_s=1e9, silent_after_s=1e9, long_after_s=1e9, recall_after_s=1e9)
     try:
         units = [stage.wq.queue(abs, -number) for number in range(16)]
         stage.turn()
@@ -100,7 +100,7 @@ def test_what_two_workers_give_back_stands_in_the_order_of_submission(first: int
 
 
 def test_what_a_worker_skips_stands_in_the_order_of_submission_again() -> None:
-    stage = Stage(1, silent_after_s=1e9, long_after_s=1e9)
+    stage = Stage(1, linger_s=1e9, sample_s=1e9, silent_after_s=1e9, long_after_s=1e9)
     try:
         units = [stage.wq.queue(abs, -number) for number in range(8)]
         worker = stage.ready()
@@ -180,7 +180,7 @@ def test_many_cancelled_units_between_open_ones_are_swept_out_in_the_next_turn(s
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    made = Stage()
+    made = Stage(linger_s=1e9, sample_s=1e9)
     yield made
     made.controller.close()
 

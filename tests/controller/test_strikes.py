@@ -51,7 +51,7 @@ def struck_before_line(number: int, call: Callable[[], object], file: str = disp
 @pytest.mark.parametrize("busy", [False, True], ids=["to an idle worker", "behind another unit"])
 def test_wherever_a_dispatch_is_struck_each_unit_runs_once(busy: bool) -> None:
     ran.clear()
-    stage = Stage(1, silent_after_s=1e9, long_after_s=1e9, recall_after_s=1e9)
+    stage = Stage(1, linger_s=1e9, sample_s=1e9, silent_after_s=1e9, long_after_s=1e9, recall_after_s=1e9)  # no clock has a say
     numbers, line, came_so_far = iter(range(1_000_000)), 0, True
     units: dict[int, workq.Unit[None]] = {}
 
