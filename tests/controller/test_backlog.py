@@ -10,6 +10,7 @@ import pytest
 
 import workq
 from tests.controller.test_turns import Stage
+from workq.controller import retrying
 from workq.controller.backlog import SWEPT_FROM, place_of, put_back, sweep, trim
 from workq.outcome import PENDING
 from workq.transport.board import LIMIT
@@ -97,6 +98,16 @@ def test_what_two_workers_give_back_stands_in_the_order_of_submission(first: int
         assert [unit.id for unit in stage.wq._row.pending] == [unit.id for unit in units if unit.id not in running]
     finally:
         stage.controller.close()
+
+
+def test_what_is_tried_again_after_a_rest_stands_in_the_order_of_submission(stage: Stage) -> None:
+    units = [stage.wq.queue(abs, -number) for number in range(4)]
+    row, loop = stage.wq._row, stage.controller.running()
+    row.pending.remove(units[2])  # those before it have come back while it rested
+    row.resting[units[2]] = 0.0
+    with loop.dispatcher.lock:
+        retrying.wake(loop, units[2])
+    assert list(row.pending) == units
 
 
 def test_what_a_worker_skips_stands_in_the_order_of_submission_again() -> None:

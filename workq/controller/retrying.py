@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from workq.attempt import Attempt, bounded
 from workq.config import Settings
+from workq.controller import backlog as backlogs
+from workq.controller.backlog import place_of
 from workq.controller.records import GHOST, Worker
 from workq.core.retrying import LOST, NO_RETRY, Tried, Verdict, judge
 from workq.core.states import UnitState
@@ -54,7 +56,8 @@ def comes_again(loop: Loop, unit: Unit[Any], end: Ended, attempt: Attempt, place
         loop.command(take_to_rest, loop, unit)  # first, see above
     else:
         queue.room = bool(queue.workers)
-        put_back, arguments = queue.backlog(unit.call.options.priority).appendleft, (unit,)
+        backlog = queue.backlog(unit.call.options.priority)
+        put_back, arguments = backlog.insert, (place_of(backlog, unit.id), unit)
     earlier = [attempt]
     extra.history += earlier  # from here to the last line no call returns, so that nothing can strike in between
     extra.attempt += 1
@@ -131,12 +134,12 @@ def take_to_rest(loop: Loop, unit: Unit[Any]) -> None:
 
 
 def wake(loop: Loop, unit: Unit[Any]) -> None:
-    """Its rest is over: it waits in front of the others again. Under the dispatch lock."""
+    """Its rest is over: it waits where it stood, in front of what was queued later. Under the dispatch lock."""
     queue = unit.call.queue
     unit.need_extra().alarm = None
     if unit in queue.resting:
         if unit.value is PENDING:
-            queue.backlog(unit.call.options.priority).appendleft(unit)  # first: it is nowhere at no moment
+            backlogs.put_back(queue.backlog(unit.call.options.priority), unit)  # first: it is nowhere at no moment
             queue.room = bool(queue.workers)
         queue.resting.pop(unit, None)
         queue.told = 0
