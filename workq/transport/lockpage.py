@@ -132,16 +132,21 @@ class Thin:
                 held[name] = mine
         finally:
             if name not in held:  # an entry was missing, or the flag is up: then we ask; or an exception of a signal handler has struck
-                self.give(name, held)
+                self.give(name, held, mine)
             del self._trying[name]
-        return name in held
+        return held.get(name) is mine
 
-    def give(self, name: str, held: dict[str, object]) -> bool:
-        """Give a lock back; return whether the controller has to be told."""
+    def give(self, name: str, held: dict[str, object], mine: object) -> bool:
+        """Give a lock back; return whether the controller has to be told.
+
+        The race: 1. a thread gives the byte back; 2. the controller takes it, and grants the lock to another thread of this process, which
+        notes that in ``held``; 3. the first thread comes to its own entry, and finds that of the other: it stays.
+        """
         byte, words = self.bytes[name], self._words
         for at in range(HELD_AT, HELD_AT + HELD * HELD_WORDS, HELD_WORDS):
             if words[at] == byte + 1:
                 words[at] = 0
         self.page.give(byte)
-        held.pop(name, None)
+        if held.get(name) is mine:
+            del held[name]
         return bool(self.page.flags[byte])

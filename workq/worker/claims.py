@@ -67,7 +67,7 @@ class WorkerClaims(Claims):
         """Give back a lock that this process holds."""
         if held.ticket or self._thin is None:
             super().give_back(name, held)
-        elif self._thin.give(name, self.held):  # type: ignore[arg-type]
+        elif self._thin.give(name, self.held, held):  # type: ignore[arg-type]
             self.send("freed", 0, name)
 
     def learn(self, name: str, text: str) -> None:

@@ -1,0 +1,63 @@
+"""Locks that are taken without asking, as the threads of one process see them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from workq.transport.lockpage import HELD, HELD_AT, HELD_WORDS, Page, Thin
+
+MINE, GRANTED = object(), object()
+
+
+class Meanwhile(Page):
+    """A page on which something happens right after a byte was given back."""
+
+    __slots__ = ("then",)
+    then: Callable[[], object]
+
+    def give(self, byte: int) -> None:
+        super().give(byte)
+        self.then()
+
+
+@pytest.fixture
+def page() -> Iterator[Meanwhile]:
+    made = Meanwhile.create()
+    assert isinstance(made, Meanwhile)
+    made.then = bool
+    yield made
+    made.flags.release()
+    os.close(made.fd)
+
+
+def thin_of(page: Page) -> Thin:
+    thin = Thin(page, memoryview(bytearray(8 * (HELD_AT + HELD * HELD_WORDS))).cast("Q"), main_thread=0)
+    thin.bytes["door"] = 0
+    return thin
+
+
+def test_a_lock_is_taken_and_given_back(page: Meanwhile) -> None:
+    thin, held = thin_of(page), {}
+    assert thin.take("door", held, MINE, 1)
+    assert held == {"door": MINE}
+    assert thin.give("door", held, MINE) is False
+    assert held == {}
+
+
+def test_what_another_thread_is_granted_in_the_middle_of_a_giving_back_stays_its_own(page: Meanwhile) -> None:
+    thin, held = thin_of(page), {}
+    assert thin.take("door", held, MINE, 1)
+    page.then = lambda: held.update(door=GRANTED)
+    thin.give("door", held, MINE)
+    assert held == {"door": GRANTED}
+
+
+def test_what_another_thread_is_granted_in_the_middle_of_a_taking_that_fails_is_nobody_elses(page: Meanwhile) -> None:
+    thin, held = thin_of(page), {}
+    page.flags[0] = 1  # the controller is to be asked
+    page.then = lambda: held.update(door=GRANTED)
+    assert not thin.take("door", held, MINE, 1)
+    assert held == {"door": GRANTED}
