@@ -215,6 +215,7 @@ def test_the_ends_of_a_unit_differ_by_type_and_a_cancel_is_told_at_debug_and_a_l
     busy: workq.WorkMgr, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "workq")
+    busy.delete_timeout = 60  # a kill would be told too
     held = Held(busy, tmp_path, spin).wait_begun()
     held.unit.cancel()
     units = [
