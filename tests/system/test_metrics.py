@@ -49,7 +49,7 @@ def forget_nothing(size: int) -> bytes:
 
 
 def test_units_are_counted_by_their_ends(controller: workq.Controller, category: str, tmp_path: Path) -> None:
-    with workq.WorkMgr(1, category=category, controller=controller) as wq:
+    with workq.WorkMgr(1, category=category, delete_timeout=60, controller=controller) as wq:
         wq.queue(abs, 1).result(DEADLINE_S)
         wq.queue(raises).exception(DEADLINE_S)
         wq.queue(os._exit, 3).exception(DEADLINE_S)

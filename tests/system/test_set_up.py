@@ -294,7 +294,7 @@ def test_retries_bring_a_unit_whose_setup_failed_to_another_worker(controller: C
 
 def test_a_unit_cancelled_in_its_setup_is_cancelled_and_its_half_set_up_worker_replaced(controller: Controller, tmp_path: Path) -> None:
     fifo, ours = fifo_of(tmp_path)
-    with WorkMgr(1, controller=controller) as wq:
+    with WorkMgr(1, delete_timeout=60, controller=controller) as wq:
         wq.setup(crew.hang, fifo)
         unit = wq.queue(crew.pid)
         wait_readable(ours)
