@@ -121,7 +121,7 @@ class UnitMemoryExceeded(UnitFailed, MemoryError):
     Attributes:
         unit: Which unit.
         limit_bytes: How much it might take.
-        used_bytes: How much it had taken when it was looked at.
+        used_bytes: The most that it was seen to hold. It is looked at now and then, so it may have held more.
     """
 
     def __init__(self, unit: str, limit_bytes: int, used_bytes: int) -> None:
@@ -131,7 +131,9 @@ class UnitMemoryExceeded(UnitFailed, MemoryError):
         self.used_bytes = used_bytes
 
     def __str__(self) -> str:
-        return f"{self.unit} took {self.used_bytes / 2**20:.0f} MiB of memory, more than its limit of {self.limit_bytes / 2**20:g} MiB"
+        limit = self.limit_bytes / 2**20
+        used = next(figure for digits in (0, 1, 6) if float(figure := f"{self.used_bytes / 2**20:.{digits}f}") > limit or digits == 6)
+        return f"{self.unit} took {used} MiB of memory, more than its limit of {limit:g} MiB"
 
 
 class UnitCpuExceeded(UnitFailed):

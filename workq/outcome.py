@@ -5,8 +5,9 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from workq.attempt import bounded
 from workq.core.states import UnitState
-from workq.errors import RemoteError, UnitCancelled, UnitTimeout
+from workq.errors import RemoteError, RemoteTraceback, UnitCancelled, UnitTimeout
 from workq.given.arguments import add_hint
 from workq.transport import codec, segments
 
@@ -107,9 +108,18 @@ class Ended:
 
     def line(self) -> str:
         """Return what it was, in a line, without making the exception of anybody's class."""
-        from workq.transport.failures import line_of
+        from workq.transport.failures import last_line, line_of
 
-        return f"{type(self.error).__name__}: {self.error}" if self.error is not None else line_of(bytes(self.payload))
+        if self.error is None:
+            return line_of(bytes(self.payload))
+        told = last_line(self.error.__cause__.text) if type(self.error.__cause__) is RemoteTraceback else ""
+        return told or f"{type(self.error).__name__}: {self.error}"
+
+    def reason(self) -> str:
+        """Return the same as attempts show it, in a short line: of a lost unit how its worker has ended."""
+        if self.state is UnitState.LOST and (halt := getattr(self.error, "halt", None)) is not None:
+            return bounded(halt.reason())
+        return bounded(self.line())
 
     def exception(self) -> BaseException:
         """Return the exception, rebuilt from what the worker sent at the first time.

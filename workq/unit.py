@@ -188,10 +188,10 @@ class Unit(Future[T]):
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """Each time that it was begun or is about to be, the present one last: outcome, worker, when, how long, what went wrong."""
-        from workq.attempt import Attempt, bounded
+        from workq.attempt import Attempt
 
         value, worker = self.value, self.worker_record
-        reason = bounded(value.line()) if type(value) is Ended else ""
+        reason = value.reason() if type(value) is Ended else ""
         begun = value is not PENDING and bool(self.started_ns)
         present = Attempt(
             self.attempt,

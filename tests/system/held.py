@@ -8,12 +8,13 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import workq
-from tests.support import wait_until
+from tests.support import DEADLINE_S, wait_until
 
 
 def hold(fifo: str) -> int:
@@ -117,6 +118,27 @@ class Held:
 
     def __exit__(self, *exc: object) -> None:
         self.let_go()
+
+
+@contextmanager
+def between_turns(controller: workq.Controller) -> Iterator[None]:
+    """Keep the controller where it has nothing in hand: at the beginning of its next turn, when it asks for the time."""
+    loop, there, on = controller.running(), threading.Event(), threading.Event()
+    clock = loop.clock
+
+    def slow_clock() -> float:
+        there.set()
+        assert on.wait(DEADLINE_S)
+        return clock()
+
+    loop.clock = slow_clock
+    loop.ring()
+    assert there.wait(DEADLINE_S)
+    try:
+        yield
+    finally:
+        loop.clock = clock
+        on.set()
 
 
 _numbers = iter(range(1_000_000_000))

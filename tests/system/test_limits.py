@@ -65,10 +65,24 @@ def test_memory_of_child_processes_is_charged_to_the_unit(wq: WorkMgr) -> None:
     assert isinstance(wq.options(memory_mb=64).queue(crew.take_in_child, 100).exception(), UnitMemoryExceeded)
 
 
-def test_a_unit_that_goes_on_taking_is_killed_before_it_takes_all(wq: WorkMgr) -> None:
+def test_a_unit_that_goes_on_taking_is_killed_at_once_and_the_reason_is_said_once(wq: WorkMgr, caplog: pytest.LogCaptureFixture) -> None:
     wq.delete_timeout = 600.0
-    error = wq.options(memory_mb=64).queue(crew.take, 1, "more").exception(DEADLINE_S)
+    unit = wq.options(memory_mb=64).queue(crew.take_deaf, 256)
+    error = unit.exception(DEADLINE_S)
     assert isinstance(error, UnitMemoryExceeded)
+    assert error.used_bytes > 128 << 20  # what it was killed for, and not what it was asked to end for
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert f"is killed: its unit {unit.label} holds " in warning
+    assert " MiB of memory, far more than its limit of 64 MiB" in warning
+
+
+@pytest.mark.parametrize(
+    ("used_bytes", "figure"),
+    [(100 * 2**20 + 1, "100.000001"), (100 * 2**20 + 2**17, "100.1"), (101 * 2**20, "101"), (1500 * 2**20, "1500")],
+)
+def test_what_a_unit_took_is_a_figure_that_is_more_than_its_limit(used_bytes: int, figure: str) -> None:
+    error = UnitMemoryExceeded("unit a", 100 << 20, used_bytes)
+    assert str(error) == f"unit a took {figure} MiB of memory, more than its limit of 100 MiB"
 
 
 def test_units_of_other_functions_and_without_limits_are_not_looked_at(wq: WorkMgr) -> None:

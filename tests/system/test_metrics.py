@@ -12,7 +12,7 @@ import pytest
 
 import workq
 from tests.support import DEADLINE_S, wait_until
-from tests.system.held import Held, declare, spin
+from tests.system.held import Held, between_turns, declare, spin
 from workq.config import DEFAULTS
 
 pytestmark = pytest.mark.slow
@@ -81,6 +81,18 @@ def test_workers_are_counted_by_state_and_the_peak_stays(controller: workq.Contr
     with workq.WorkMgr(2, category=category, controller=controller) as wq, Held(wq, tmp_path), Held(wq, tmp_path):
         assert controller.metrics().categories[category].peak_active_workers == 2
     assert controller.metrics().categories[category].peak_active_workers == 2
+
+
+def test_a_worker_whose_blocked_unit_has_ended_is_not_blocked_though_the_controller_has_yet_to_hear_of_it(tmp_path: Path) -> None:
+    with workq.Controller() as controller, workq.WorkMgr(1, controller=controller) as wq, Held(wq, tmp_path, declare) as held:
+        wait_until(lambda: wq.statistics().blocked_workers == 1)
+        with between_turns(controller):
+            held.let_go()
+            held.unit.result(DEADLINE_S)
+            statistics, metrics, (row,) = wq.statistics(), wq.metrics(), wq.workers()
+        assert (statistics.running, statistics.active_workers, statistics.blocked_workers, statistics.judged_workers) == (0, 0, 0, 0)
+        assert (metrics.units_running, metrics.active_workers, metrics.blocked_workers, metrics.waiting_workers) == (0, 0, 0, 1)
+        assert (row.state, row.blocked, row.unit) == ("waiting for units", None, None)
 
 
 def test_a_worker_beyond_the_maximum_is_counted_as_retired(controller: workq.Controller, category: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import select
 import signal
 import time
 from collections.abc import Iterator
@@ -124,6 +125,29 @@ def test_retries_with_exponential_back_off_rest_between_attempts(any_wq: workq.W
     assert rests[1] >= 0.02
     assert rests[2] >= 0.04
     assert [attempt.reason.rpartition(".")[2] for attempt in attempts] == ["Shaky: try 1", "Shaky: try 2", "Shaky: try 3", ""]
+
+
+def test_all_attempts_that_failed_alike_say_so_alike_also_when_the_exception_has_been_asked_for(any_wq: workq.WorkMgr, path: str) -> None:
+    unit = any_wq.options(retries=1).queue(fail_until, path, 3)
+    assert isinstance(unit.exception(DEADLINE_S), Shaky)
+    assert [attempt.reason for attempt in unit.attempts] == [f"{Shaky.__module__}.Shaky: try {number}" for number in (1, 2)]
+
+
+def test_attempts_that_timed_out_alike_say_so_alike(wq: workq.WorkMgr) -> None:
+    unit = wq.options(retries=1, timeout=0.01).queue(select.select, [], [], [])
+    assert isinstance(unit.exception(DEADLINE_S), workq.UnitTimeout)
+    first, last = unit.attempts
+    assert (
+        first.reason
+        == f"UnitTimeout: unit {unit.label} ran for more than its timeout of 0.01 s in {first.worker} (pid {first.pid}) and was stopped"
+    )
+    assert last.reason == first.reason.replace(f"{first.worker} (pid {first.pid})", f"{last.worker} (pid {last.pid})")
+
+
+def test_attempts_whose_workers_have_ended_alike_say_so_alike(wq: workq.WorkMgr) -> None:
+    unit = wq.options(retries=1).queue(os._exit, 3)
+    assert isinstance(unit.exception(DEADLINE_S), workq.WorkerHalted)
+    assert [attempt.reason for attempt in unit.attempts] == ["exited with code 3"] * 2
 
 
 def test_a_unit_that_fails_as_nobody_asked_to_retry_is_tried_once(any_wq: workq.WorkMgr, path: str) -> None:

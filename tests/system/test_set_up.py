@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ import pytest
 import workq
 from tests.support import DEADLINE_S, wait_gone, wait_readable, wait_until
 from tests.system import crew
+from tests.system.held import between_turns
 from workq import Controller, PicklingError, QueueClosed, SetupFailed, TooLate, UnitCancelled, UnitTimeout, WorkerHalted, WorkMgr
 from workq.config import DEFAULTS
 
@@ -29,27 +28,6 @@ def path(tmp_path: Path) -> str:
 def controller() -> Iterator[Controller]:
     with Controller() as one:
         yield one
-
-
-@contextmanager
-def between_turns(controller: Controller) -> Iterator[None]:
-    """Keep the controller where it has nothing in hand: at the beginning of its next turn, when it asks for the time."""
-    loop, there, on = controller.running(), threading.Event(), threading.Event()
-    clock = loop.clock
-
-    def slow_clock() -> float:
-        there.set()
-        assert on.wait(DEADLINE_S)
-        return clock()
-
-    loop.clock = slow_clock
-    loop.ring()
-    assert there.wait(DEADLINE_S)
-    try:
-        yield
-    finally:
-        loop.clock = clock
-        on.set()
 
 
 def words(path: str) -> Counter[str]:

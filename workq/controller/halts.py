@@ -223,7 +223,7 @@ class Halts:
         if unit.call.options.retry is not None:
             from workq.controller import retrying  # loaded already, by whoever asked for retries
 
-            attempt = retrying.attempt_of(unit, end, worker, unit.started_ns if begun_s is not None else 0, unit.ended_ns, halt.reason())
+            attempt = retrying.attempt_of(unit, end, worker, unit.started_ns if begun_s is not None else 0, unit.ended_ns)
             if retrying.comes_again(loop, unit, end, attempt):
                 return
             if end.state is UnitState.LOST and unit.call.queue.lost_by is None:

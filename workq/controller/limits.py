@@ -78,6 +78,11 @@ class UnitLimits:
         verdict = limits.judge_memory(used, most)
         if verdict is Verdict.FINE or worker.words[MEASURED] != worker.words[STARTED]:  # looked at again: it may have ended meanwhile
             return
-        self._loop.stops.stop(unit, "it took too much memory", StopReason.MEMORY, UnitMemoryExceeded(f"unit {unit.label}", most, used))
+        error = UnitMemoryExceeded(f"unit {unit.label}", most, used)
+        self._loop.stops.stop(unit, "it took too much memory", StopReason.MEMORY, error)
+        extra = unit.need_extra()
+        if isinstance(extra.exceeded, UnitMemoryExceeded) and used > extra.exceeded.used_bytes:
+            extra.exceeded = error  # it goes on taking: the most that was seen tells more than what it was asked to end for
         if verdict is Verdict.KILL:
-            self._loop.command(self._loop.stops.kill_now, unit)  # when the core knows of it
+            why = f"holds {used / MEBIBYTE:.0f} MiB of memory, far more than its limit of {most / MEBIBYTE:g} MiB"
+            self._loop.command(self._loop.stops.kill_now, unit, why)  # when the core knows of it

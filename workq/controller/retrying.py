@@ -12,7 +12,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from workq.attempt import Attempt, bounded
+from workq.attempt import Attempt
 from workq.config import Settings
 from workq.controller import backlog as backlogs
 from workq.controller.backlog import place_of
@@ -95,15 +95,11 @@ def kinds_of(end: Ended) -> tuple[str, ...]:
     return failures.kinds_of(end.payload) if end.error is None else failures.full_names(type(end.error))
 
 
-def attempt_of(unit: Unit[Any], end: Ended, worker: Worker, started_ns: int, ended_ns: int, reason: str = "") -> Attempt:
+def attempt_of(unit: Unit[Any], end: Ended, worker: Worker, started_ns: int, ended_ns: int) -> Attempt:
     """Return the record of an attempt that has just ended."""
-    if end.error is not None and end.state is UnitState.FAILED:
-        reason = end.line()
-    elif not reason and end.state is UnitState.FAILED:
-        reason = failures.line_of(end.payload)
     run_time_s = (ended_ns - started_ns) / 1e9 if started_ns else None
     started_at = started_ns / 1e9 if started_ns else None
-    return Attempt(unit.attempt, end.state.value, worker.name, worker.pid, started_at, run_time_s, bounded(reason))
+    return Attempt(unit.attempt, end.state.value, worker.name, worker.pid, started_at, run_time_s, end.reason())
 
 
 def loss(unit: Unit[Any], halt: Halt, attempt: Attempt, settings: Settings) -> WorkerHalted:

@@ -33,8 +33,8 @@ def queue_statistics(queue: Queue) -> QueueStatistics:
         note_lone(later)
     now_ns = time.monotonic_ns()
     workers = list(queue.workers)
-    running = sum(worker.holds_pending() for worker in workers)
-    blocked = sum(worker.told_blocked for worker in workers)
+    in_units = [worker for worker in workers if worker.holds_pending()]
+    running, blocked = len(in_units), sum(worker.told_blocked for worker in in_units)
     times = queue.times
     running_ns = [_running_ns(worker, now_ns) for worker in workers]
     busy_ns, since_ns = times.busy_ns + sum(running_ns), now_ns - times.first_ns if times.first_ns else max(running_ns, default=0)
@@ -62,17 +62,18 @@ def queue_statistics(queue: Queue) -> QueueStatistics:
         queue.bytes_down,
         queue.bytes_up,
         _leaked_locks(queue),
-        _judged(queue, workers) if blocked else 0,
+        _judged(queue, in_units) if blocked else 0,
     )
 
 
 def _judged(queue: Queue, workers: list[Worker]) -> int:
-    """Return how many of its workers were judged to be blocked, and have not said so."""
+    """Return how many of these workers of it were judged to be blocked, and have not said so."""
     loop = queue.controller.loop
     if loop is None:
         return 0
     known = loop.core.workers
-    return sum((row := known.get(worker.number)) is not None and row.blocked_how is BlockedHow.JUDGED for worker in workers)
+    rows = [known.get(worker.number) for worker in workers if worker.told_blocked]
+    return sum(row is not None and row.blocked_how is BlockedHow.JUDGED for row in rows)
 
 
 def _leaked_locks(queue: Queue) -> tuple[str, ...]:
@@ -110,11 +111,12 @@ def _worker_row(controller: Controller, worker: Worker, row: Any) -> WorkerRow:
     begun = running[1] if running is not None else row.since
     now = time.monotonic()  # after it has begun, so that no time is negative: to look at the workers before this one takes milliseconds
     usage = probe.usage(worker.pid)
+    state = _state(worker, row)
     return WorkerRow(
         worker.pid,
         worker.name,
         worker.process_info_id,
-        _state(worker, row).value,
+        state.value,
         worker.category,
         worker.queue.name if worker.queue is not None else None,
         running[0].label if running is not None else None,
@@ -122,7 +124,7 @@ def _worker_row(controller: Controller, worker: Worker, row: Any) -> WorkerRow:
         worker.units_done,
         usage.rss_bytes if usage is not None else None,
         usage.cpu_s if usage is not None else None,
-        row.blocked_how.value if row.blocked_how is not None else None,
+        row.blocked_how.value if state is W.BLOCKED and row.blocked_how is not None else None,
         loop.locks.waits().get(int(worker.number)),
         _progress(worker),
         running is not None and worker.slow_number == worker.words[STARTED],
@@ -133,9 +135,11 @@ def _worker_row(controller: Controller, worker: Worker, row: Any) -> WorkerRow:
 def _state(worker: Worker, row: Any) -> WorkerState:
     """Return a worker's state. The core hears later than it happens of units that come and end."""
     state: WorkerState = row.state
-    if state in (W.ACTIVE, W.WAITING_FOR_UNITS, W.HELD):
+    if state in (W.ACTIVE, W.BLOCKED, W.WAITING_FOR_UNITS, W.HELD):
         queue = worker.queue
-        return W.ACTIVE if worker.batches else W.HELD if queue is not None and queue.session else W.WAITING_FOR_UNITS
+        if worker.holds_pending():
+            return W.BLOCKED if state is W.BLOCKED else W.ACTIVE
+        return W.HELD if queue is not None and queue.session else W.WAITING_FOR_UNITS
     return state
 
 

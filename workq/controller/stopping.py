@@ -105,12 +105,12 @@ class Stops:
         if wanted is UnitState.CANCELLED:
             self._loop.command(self._loop.withdrawals.stop_unit, row.unit)
 
-    def kill_now(self, unit: Unit[Any]) -> None:
+    def kill_now(self, unit: Unit[Any], why: str) -> None:
         """Kill the worker of a unit that was asked to end, without waiting any longer. With the lead."""
         for unit_id, row in list(self._rows.items()):
             if row.unit is unit:
                 with self._loop.dispatcher.lock:
-                    self.kill(WorkerId(int(row.worker.number)), unit_id)
+                    self.kill(WorkerId(int(row.worker.number)), unit_id, why)
 
     # ------------------------------------------------------------ the rungs (with lead and lock)
 
@@ -128,10 +128,13 @@ class Stops:
             logger.debug("unit %s is interrupted in %s (pid %d)", row.unit.label, row.worker.name, row.worker.pid)
         self._loop.engine.interrupt(row.worker.lane)
 
-    def kill(self, number: WorkerId, unit_id: UnitId) -> None:
-        """Kill the worker of a unit that does not end, and say so; no other unit can be hit, as none may begin any more."""
+    def kill(self, number: WorkerId, unit_id: UnitId, why: str = "did not end within delete_timeout") -> None:
+        """Kill the worker of a unit that does not end, and say so; no other unit can be hit, as none may begin any more.
+
+        Once: a worker that holds much memory takes a while to go, and meanwhile may be found too greedy again, or too slow.
+        """
         row = self._rows.get(unit_id)
-        if row is None or row.worker.exited:
+        if row is None or row.worker.exited or row.worker.killed_for is not None:
             return
         loop, worker = self._loop, row.worker
         loop.dispatcher.recall(worker)
@@ -140,7 +143,7 @@ class Stops:
             loop.nested.answer()  # that it has ended stands among what the worker has said
         if row.unit.value is not PENDING or self._moved(row):
             return  # it has just ended
-        worker.killed_for = f"its unit {row.unit.label} did not end within delete_timeout"
+        worker.killed_for = f"its unit {row.unit.label} {why}"
         loop.controller.tallies.count(worker.category, "killed")
         where = stack.answer(worker.pid, worker.words[STACK_FD]) if row.signals >= DEAF_AFTER else ""
         logger.warning("%s (pid %d) is killed: %s%s", worker.name, worker.pid, worker.killed_for, where and f"; it was at\n{where}")

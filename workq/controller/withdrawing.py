@@ -32,7 +32,7 @@ class Withdrawals:
                 again = one.extra is not None and one.extra.stopping is not None
                 self._loop.stops.stop(one, "somebody pressed Ctrl-C")
                 if kill or again:
-                    self._loop.stops.kill_now(one)
+                    self._loop.stops.kill_now(one, "was to end at once")
 
     def delete_queue(self, queue: Queue) -> None:
         """Drop what waits, stop what runs, and tell the core."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from workq import context
-from workq.attempt import Attempt, bounded
+from workq.attempt import Attempt
 from workq.config import DEFAULTS
 from workq.controller import tallies
 from workq.core.states import UnitState
@@ -133,7 +133,7 @@ class Running:
         if type(value) is not Ended or unit.call.options.retry is None or (queue.closed and not queue.draining) or unit.id <= queue.cleared:
             return False
         run_time_s = (unit.ended_ns - unit.started_ns) / 1e9
-        attempt = Attempt(unit.attempt, value.state.value, WHERE, None, unit.started_ns / 1e9, run_time_s, bounded(value.line()))
+        attempt = Attempt(unit.attempt, value.state.value, WHERE, None, unit.started_ns / 1e9, run_time_s, value.reason())
         from workq.controller.retrying import judge_unit  # loaded already, by whoever asked for retries
 
         verdict = judge_unit(unit, value, attempt, DEFAULTS, self._random)

@@ -248,10 +248,14 @@ def line_of(data: Any) -> str:
     """Return what the exception was, in a line, without making it."""
     try:
         _, text, trace, *_ = marshal.loads(data)
-        line = trace.rstrip().rpartition("\n")[2] or text
-        return str(line).replace("__mp_main__.", "__main__.")
+        return last_line(trace) or str(text)
     except Exception:
         return ""
+
+
+def last_line(trace: str) -> str:
+    """Return what a traceback says in its last line."""
+    return trace.rstrip().rpartition("\n")[2].replace("__mp_main__.", "__main__.")
 
 
 def loaded(pickled: bytes | None, exact: bool = False) -> BaseException | None:
