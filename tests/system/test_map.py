@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import threading
+import weakref
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -170,6 +173,121 @@ def test_bad_input_is_refused_at_the_call(wq: workq.WorkMgr, arguments: dict[str
 def test_map_without_an_input_is_refused(wq: workq.WorkMgr) -> None:
     with pytest.raises(workq.ArgumentError, match="iterable"):
         wq.map(abs)
+
+
+# ---------------------------------------------------------------- what cannot be sent or read
+
+
+def then_raises(numbers: range) -> Iterator[int]:
+    yield from numbers
+    raise RuntimeError("the input")
+
+
+@pytest.fixture(params=[2, 0], ids=["workers", "inline"])
+def either(request: pytest.FixtureRequest) -> Iterator[workq.WorkMgr]:
+    with workq.WorkMgr(request.param) as wq:
+        yield wq
+
+
+def all_of(results: Iterator[object]) -> list[object]:
+    """Ask for results until there is none, whatever is raised; exceptions stand among them as their types' names and texts."""
+    found: list[object] = []
+    while True:
+        try:
+            found.append(next(results))
+        except StopIteration:
+            return found
+        except Exception as error:
+            found.append(f"{type(error).__name__}: {error}")
+
+
+NOT_SENT = "PicklingError: item {} of the map (counted from 0) cannot be sent: argument 1 (obj) of type _thread.lock cannot be pickled: "
+
+
+@pytest.mark.parametrize("how", [{}, {"look_ahead": 2}], ids=["measured", "one by one"])
+def test_an_item_that_cannot_be_sent_fails_in_its_place(either: workq.WorkMgr, how: dict[str, int]) -> None:
+    found = all_of(either.map(truth, [1, 0, 3, threading.Lock(), 5], **how))
+    assert found.pop(3).startswith(NOT_SENT.format(3))  # type: ignore[attr-defined]
+    assert found == [True, False, True, True]
+
+
+def truth(obj: object) -> bool:
+    return bool(obj)
+
+
+def identity(obj: object) -> object:
+    return obj
+
+
+@pytest.mark.parametrize("bad", [[2500], [0, 2999], [2000, 2001, 2002, 2900]], ids=str)
+def test_an_item_of_a_group_that_cannot_be_sent_fails_alone(wq: workq.WorkMgr, bad: list[int]) -> None:
+    list(wq.map(abs, range(3000)))  # it is known how short they are: groups are large from the beginning
+    items = [threading.Lock() if number in bad else number for number in range(3000)]
+    found = all_of(wq.map(identity, items))
+    for place in reversed(bad):
+        assert found.pop(place).startswith(NOT_SENT.format(place))  # type: ignore[attr-defined]
+    assert found == [number for number in range(3000) if number not in bad]
+    assert wq.statistics().failed == len(bad)
+
+
+def test_items_that_cannot_be_sent_are_returned_or_skipped_as_others_that_fail(either: workq.WorkMgr) -> None:
+    items = [1, threading.Lock(), 2, threading.Lock()]
+    returned = list(either.map(identity, items, errors="return"))
+    assert [type(value) for value in returned] == [int, workq.errors.PicklingError, int, workq.errors.PicklingError]
+    assert list(either.map(identity, items, errors="skip")) == [1, 2]
+    assert list(either.map(divmod, [7, 8], [threading.Lock(), 3], errors="skip")) == [(2, 2)]
+    assert either.sync().failed == 5
+
+
+def test_a_function_that_cannot_be_sent_ends_the_map_whatever_is_done_about_errors(wq: workq.WorkMgr) -> None:
+    lock = threading.Lock()
+    for errors in ("raise", "return", "skip"):
+        with pytest.raises(workq.errors.PicklingError, match="cannot send function"):
+            list(wq.map(lambda number: (number, lock), count(), errors=errors))
+
+
+@pytest.mark.parametrize("errors", ["raise", "return", "skip"])
+def test_what_the_input_raises_comes_behind_the_results_and_ends_the_map(either: workq.WorkMgr, errors: str) -> None:
+    assert all_of(either.map(abs, then_raises(range(2)), errors=errors)) == [0, 1, "RuntimeError: the input"]
+    assert all_of(either.map(pow, range(9), then_raises(range(3)), errors=errors)) == [1, 1, 4, "RuntimeError: the input"]
+
+
+def test_what_the_input_raises_in_the_middle_of_a_group_loses_no_item(wq: workq.WorkMgr) -> None:
+    list(wq.map(abs, range(3000)))
+    assert all_of(wq.map(abs, then_raises(range(2777)))) == [*range(2777), "RuntimeError: the input"]
+
+
+def test_a_unit_maps_what_cannot_be_sent_or_read(wq: workq.WorkMgr) -> None:
+    assert wq.queue(map_mistakes).result() == [1, 3, 0, 1, "RuntimeError: the input"]
+
+
+def map_mistakes() -> list[object]:
+    with workq.WorkMgr(1) as wq:
+        return [*wq.map(identity, [1, threading.Lock(), 3], errors="skip"), *all_of(wq.map(abs, then_raises(range(2))))]
+
+
+def test_a_map_that_met_a_mistake_does_not_keep_its_queue(wq: workq.WorkMgr) -> None:
+    for items in ([1, threading.Lock(), 3], then_raises(range(9))):
+        short = workq.WorkMgr(1)
+        results = short.map(identity, items, errors="return")
+        assert next(results) in (0, 1)
+        gone, kept = weakref.ref(short), None
+        del short, results
+        assert gone() is None
+        short = workq.WorkMgr(1)
+        gone = weakref.ref(short)
+        with contextlib.suppress(RuntimeError):
+            kept = list(short.map(identity, items, errors="return"))
+        del short
+        assert gone() is None, "neither the exceptions that were returned nor the one that was raised hold it"
+        assert kept is None or len(kept) == 3
+
+
+def test_a_bound_holds_where_a_group_is_cut(wq: workq.WorkMgr) -> None:
+    with workq.WorkMgr(1, max_pending=3, when_full="raise") as narrow:
+        list(narrow.map(abs, range(2000)))
+        items = [threading.Lock() if number % 100 == 50 else number for number in range(2000)]
+        assert list(narrow.map(identity, items, errors="skip")) == [number for number in range(2000) if number % 100 != 50]
 
 
 # ---------------------------------------------------------------- items that fail

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import os
@@ -9,9 +10,11 @@ import pickle
 import sys
 import threading
 import types
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +84,16 @@ def test_what_cannot_be_pickled_is_refused_and_named_and_nothing_is_queued(wq, f
             wq.queue(function, *args, **kwargs)
         assert ";" in str(caught.value)  # what to do about it
     assert wq.sync(WAIT_S).done == 60
+
+
+@pytest.mark.parametrize("call", [(print, threading.Lock()), (functools.partial(print, threading.Lock()),)], ids=["argument", "function"])
+def test_the_error_of_what_cannot_be_pickled_does_not_keep_the_queue(call: tuple[Any, ...]) -> None:
+    short = workq.WorkMgr(1)
+    gone = weakref.ref(short)
+    with contextlib.suppress(workq.PicklingError):
+        short.queue(*call)
+    del short
+    assert gone() is None, "it would live until the next collection of garbage"
 
 
 def test_an_argument_that_takes_long_to_pickle_holds_up_nobody_else(wq: workq.WorkMgr) -> None:

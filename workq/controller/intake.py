@@ -63,10 +63,12 @@ class Intake:
         except BaseException as error:  # seen for the first time, or something that pickle cannot do, or that raises whatever it likes
             caught, call = error, None
         if caught is not None:  # out here, so that an error's traceback is not that of two
-            call, data = self._slowly(function, args, kwargs)
-            if not isinstance(caught, OFTEN):  # and now it can be done: what was raised was not pickle's, but a signal handler's
-                raise caught
-            caught = None  # it knows this frame, and that the caller's: together they would keep his WorkMgr
+            try:
+                call, data = self._slowly(function, args, kwargs)
+                if not isinstance(caught, OFTEN):  # and now it can be done: what was raised was not pickle's, but a signal handler's
+                    raise caught
+            finally:
+                caught = None  # it knows this frame, and that the caller's: together they would keep his WorkMgr
         assert call is not None
         unit: Unit[Any] = _new(Unit)  # filled here: a call of __init__ would cost as much as all the rest of it
         unit.call = call

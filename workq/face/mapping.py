@@ -4,6 +4,8 @@ An item that takes long is a unit. Short ones travel in groups, each group a uni
 microseconds, and an item may take less. Nobody has to choose a size. An exception is that of its item, and those before it are
 yielded; but a worker that dies takes the group that it ran with it, and time-outs, retries and priorities are said of units: with them
 each item is one.
+
+The input is read ahead of the results, so what it raises, and an item that cannot be sent, are met too early: they wait in their places.
 """
 
 from __future__ import annotations
@@ -91,7 +93,9 @@ def _parts(owner: object, mapping: Mapping, timeout: float | None, on_error: str
             mapping.note(unit, items, len(failures))
             for portion in _portions(values, failures, on_error) if failures else (values,):
                 yield portion
+        mapping.raise_end()
     finally:
+        mapping.end = None
         if type(portion) is list:
             portion.clear()  # somebody may be in the middle of it
         for unit, _ in waiting:
@@ -114,7 +118,7 @@ def _instead(error: BaseException, on_error: str, items: int) -> Iterable[Any]:
     """Return what stands in the place of items that failed. A group that was lost as a whole raises once."""
     if on_error == "raise":
         return _Raising(error)
-    return [error] * items if on_error == "return" else ()
+    return [error.with_traceback(None)] * items if on_error == "return" else ()
 
 
 class _Raising:
@@ -132,6 +136,22 @@ class _Raising:
         raise StopIteration
 
 
+class Unsent:
+    """Stands in the place of an item that cannot be sent, as a unit that has failed."""
+
+    run_time_s = None
+
+    def __init__(self, place: int, error: errors.PicklingError) -> None:
+        self._exception = errors.PicklingError(f"item {place} of the map (counted from 0) cannot be sent: {error}")
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Raise why it cannot be sent."""
+        raise self._exception
+
+    def cancel(self) -> None:
+        """There is nothing to cancel."""
+
+
 class Mapping:
     """The input of one ``map`` and what is under way of it. Owned by the thread that iterates."""
 
@@ -144,8 +164,9 @@ class Mapping:
         look_ahead: int | None,
         bar: Bar | None,
     ) -> None:
-        self.waiting: deque[tuple[Unit[Any], int]] = deque()  # in order, and how many items it has where it is a group, else 0
+        self.waiting: deque[tuple[Unit[Any] | Unsent, int]] = deque()  # in order, and how many items it has where it is a group, else 0
         self.bar = bar
+        self.end: BaseException | None = None  # what the input has raised: the map ends with it, behind all results
         self._failed = 0  # items
         self._row = row
         self._intake = intake
@@ -154,6 +175,8 @@ class Mapping:
         self._one = len(iterables) == 1
         self._sliced: Any = iterables[0] if self._one and type(iterables[0]) in SLICED else None
         self._begin = 0  # of what is sliced: how far it was read
+        self._cut: deque[Sequence[Any]] = deque()  # pieces of groups in which an item cannot be sent; they come before what is read next
+        self._placed = 0  # items that have their places in `waiting`, or were yielded
         self._items = iter(iterables[0]) if self._one else zip(*iterables)  # noqa: B905 - as the built-in map: the shortest decides
         self._may_group = look_ahead is None and intake.options == Options(name=intake.options.name)
         self._gate = row.gate
@@ -184,30 +207,73 @@ class Mapping:
 
     def _fill_one(self) -> None:
         """Read what is to be one unit, and queue it."""
-        if self._may_group and self._each_s is not None and self._each_s < SHORT_S:
-            self._size = min(group_size(self._each_s), 8 * self._size)  # not at once: the first items may not be like the others
-            part = self._take(self._size)
-            if part:
-                self.waiting.append((self._groups.queue(self._run, (self._fn, part), {}), len(part)))
+        part = self._cut.popleft() if self._cut else self._take(self._next_size())
+        if not part:
+            self._over = True
+            return
+        try:
+            if len(part) > 1:
+                entry = self._groups.queue(self._run, (self._fn, part), {}), len(part)
+            else:
+                entry = self._intake.queue(self._fn, (part[0],) if self._one else tuple(part[0]), {}), 0
+        except errors.PicklingError as error:
+            if not isinstance(error.__cause__, Exception):  # a signal handler's, in the middle of it
+                raise
+            self._cannot_send(part, error)
         else:
-            part = self._take(1)
-            if part:
-                unit = self._intake.queue(self._fn, (part[0],) if self._one else tuple(part[0]), {})
-                self.waiting.append((unit, 0))
-        self._over = not part
+            self.waiting.append(entry)
+            self._placed += len(part)
+
+    def _next_size(self) -> int:
+        """Return how many items the next unit has. A group grows step by step, as the first items may not be like the others."""
+        if not self._may_group or self._each_s is None or self._each_s >= SHORT_S:
+            return 1
+        self._size = min(group_size(self._each_s), 8 * self._size)
+        return self._size
 
     def _take(self, number: int) -> Sequence[Any]:
         """Read the next items. A slice is read in one piece, and one of a range is sent as one: neither is made of single numbers here."""
-        if self._sliced is None:
-            return list(islice(self._items, number))
-        part: Sequence[Any] = self._sliced[self._begin : self._begin + number]
-        self._begin += len(part)
+        part: Sequence[Any]
+        if self._sliced is not None:
+            part = self._sliced[self._begin : self._begin + number]
+            self._begin += len(part)
+            return part
+        part = []
+        try:
+            part.extend(islice(self._items, number))  # where the input raises, what it gave before is kept
+        except Exception as error:
+            self.end, self._items = error, iter(())
         return part
 
-    def result(self, unit: Unit[Any], items: int, timeout: float | None) -> Any:
+    def _cannot_send(self, part: Sequence[Any], error: errors.PicklingError) -> None:
+        """Halve a group until the item that cannot be sent is alone, and give that its place. Where it is the function, end the map."""
+        if len(part) > 1:
+            middle = len(part) // 2
+            self._cut.extendleft((part[middle:], part[:middle]))
+            return
+        try:
+            codec.dump_function(self._fn)
+        except errors.PicklingError as whole:
+            self.end, self._over = whole, True
+            return
+        self.waiting.append((Unsent(self._placed, error), 0))
+        self._placed += 1
+
+    def raise_end(self) -> None:
+        """Raise what the input has raised, if it has. Nothing keeps it here: its traceback knows the frames that hold the WorkMgr."""
+        error, self.end = self.end, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            error = None
+
+    def result(self, unit: Unit[Any] | Unsent, items: int, timeout: float | None) -> Any:
         """Wait for a unit; where it was a group, its worker's death says which items were in it."""
         try:
-            return unit.result(timeout) if self.bar is None else self._result_drawing(unit, timeout, self.bar)
+            if self.bar is None or isinstance(unit, Unsent):
+                return unit.result(timeout)
+            return self._result_drawing(unit, timeout, self.bar)
         except errors.WorkerHalted as error:
             if items:
                 error.add_note(
@@ -230,13 +296,14 @@ class Mapping:
                 if left == 0.0:
                     raise errors.not_in_time(f"unit {unit.label} has not ended", timeout) from None
 
-    def note(self, unit: Unit[Any], items: int, failed: int) -> None:
+    def note(self, unit: Unit[Any] | Unsent, items: int, failed: int) -> None:
         """A unit has ended: take its time into that of an item, and count the items that failed."""
         self._measured += 1
         self._yielded += items or 1
         self._failed += failed
-        if failed and items:
-            self._row.failed += failed - (unit._exception is not None)  # the unit that was lost with its group counts for itself
+        if failed and (items or type(unit) is Unsent):
+            counted = items > 0 and unit._exception is not None  # the unit that was lost with its group counts for itself
+            self._row.failed += failed - counted
         if unit.run_time_s is not None:
             took = unit.run_time_s / (items or 1)
             if self._each_s is None or (not items and took < self._each_s):  # the first few are slower than those that follow

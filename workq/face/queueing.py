@@ -150,8 +150,9 @@ class Queueing(Seeing):
             *iterables: What the items come from.
             look_ahead: How many units at most are queued and not yet yielded. Default: found by measurement.
             timeout: Seconds to wait for the next result at most; then TimeoutError.
-            errors: What becomes of an item that fails. ``"raise"``: its exception is raised in its place, and who asks for the next
-                result afterwards gets it; ``"return"``: the exception stands among the results; ``"skip"``: it is left out.
+            errors: What becomes of an item that fails, or that cannot be sent (``PicklingError``). ``"raise"``: its exception is raised in
+                its place, and who asks for the next result afterwards gets it; ``"return"``: the exception stands among the results;
+                ``"skip"``: it is left out. What an iterable raises comes behind the results of what it gave before, and ends the map.
             progress: True: show how far it has come, on stderr if that is a terminal, or in the notebook: by tqdm or rich, where one is
                 installed, else as a line. ``"tqdm"``, ``"rich"`` or ``"plain"``: by this one.
 

@@ -241,7 +241,10 @@ def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any], function: Any 
 
         which, culprit, why = find_culprit(args, kwargs, function) or ("the arguments", (args, kwargs), error)
         text = f"{which} of type {type_name(culprit)} cannot be pickled: {reason(why)}"
-        raise PicklingError(f"{text}; pass what it can be made from, and make it in the unit") from why
+        try:
+            raise PicklingError(f"{text}; pass what it can be made from, and make it in the unit") from why
+        finally:
+            del why  # it knows this frame by its traceback, and so whoever has called: together they would keep the caller's WorkMgr
 
 
 def find_culprit(args: tuple[Any, ...], kwargs: dict[str, Any], function: Any) -> tuple[str, Any, BaseException] | None:
