@@ -128,8 +128,7 @@ class WorkMgr(Queueing, Waiting, Ending):
         self._tell_clamped(limits)
         self._row.output_to = output
         self._row.at_exit = at_exit
-        if self._inline:
-            self.controller.adopt(self._row)
+        self.controller.adopt(self._row)
         self._row.carried = None if contextvars is False and trace_context is False else carried_of(contextvars, trace_context)
         if max_pending is not None:
             from workq.controller.gate import Gate

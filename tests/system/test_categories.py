@@ -107,6 +107,26 @@ def test_a_category_with_open_queues_is_not_deleted_and_names_them(controller: w
     controller.categories.delete("small")
 
 
+@pytest.mark.parametrize("workers", [1, 0])
+def test_a_queue_on_which_nothing_was_queued_holds_its_category_while_it_lives(controller: workq.Controller, workers: int) -> None:
+    def queues() -> int:
+        return next(row["queues"] for row in controller.categories.as_dicts() if row["name"] == "small")
+
+    with workq.WorkMgr(workers, category="small", name="quiet one", controller=controller) as wq:
+        with pytest.raises(workq.CategoryError, match="quiet one"):
+            controller.categories.delete("small")
+        assert queues() == 1
+        assert (wq.limits.num_workers, wq.queue(abs, -1).result(DEADLINE_S)) == (workers, 1)
+    token = workq.WorkMgr(workers, category="small", name="given away", controller=controller).detach()
+    with pytest.raises(workq.CategoryError, match="given away"):
+        controller.categories.delete("small")
+    workq.WorkMgr.attach(token).close()
+    dropped = workq.WorkMgr(workers, category="small", controller=controller)
+    del dropped
+    assert queues() == 0
+    controller.categories.delete("small")
+
+
 def test_the_table_of_categories_prints_and_is_data(controller: workq.Controller) -> None:
     with workq.WorkMgr(1, category="small", controller=controller) as wq:
         wq.queue(abs, -1).result(DEADLINE_S)

@@ -227,17 +227,19 @@ def test_a_queue_lives_as_long_as_its_views_and_iterators(controller: workq.Cont
     assert list(view.map(abs, [-3])) == [3]
 
 
-def test_a_queue_whose_category_was_deleted_before_its_first_unit_says_so(controller: workq.Controller) -> None:
+def test_a_category_is_not_deleted_under_a_queue_that_waits_for_its_first_unit(controller: workq.Controller) -> None:
     controller.add_category(SPARE)
     late = workq.WorkMgr(1, category="spare", controller=controller)
     with workq.WorkMgr(1, controller=controller) as wq:
         assert wq.queue(abs, -1).result(DEADLINE_S) == 1
-        controller.delete_category("spare")
         with pytest.raises(workq.CategoryError, match="spare"):
-            late.queue(abs, -1)
+            controller.delete_category("spare")
         assert wq.queue(abs, -2).result(DEADLINE_S) == 2
-    controller.add_category(SPARE)
     assert late.queue(abs, -3).result(DEADLINE_S) == 3
+    late.close()
+    controller.delete_category("spare")
+    with pytest.raises(workq.CategoryError, match="spare"):
+        workq.WorkMgr(1, category="spare", controller=controller)
 
 
 def log_from_a_handler(times: int) -> int:

@@ -99,7 +99,8 @@ class Controller(Hosting):
         self.name = name
         self.pools: dict[str, Category] = standard_categories()  # by name; changed under `_opening`
         self.pools_version = 0  # how often they were changed; the boards of all workers show it
-        self.queues: weakref.WeakValueDictionary[QueueId, Queue] = weakref.WeakValueDictionary()
+        self.queues: weakref.WeakValueDictionary[QueueId, Queue] = weakref.WeakValueDictionary()  # those that have had a unit
+        self.made: weakref.WeakValueDictionary[QueueId, Queue] = weakref.WeakValueDictionary()  # by the application, with units or without
         self.forked = False
         self.closed = False
         self.draining = False  # it is being shut down, and takes nothing new
@@ -310,7 +311,7 @@ class Controller(Hosting):
         if name in STANDARD:
             raise CategoryError(f"category {name!r} always exists and cannot be deleted")
         with self._opening:
-            queues = [queue for queue in self.every_queue() if queue.category == name and (not queue.closed or queue.busy())]
+            queues = [queue for queue in self._queues_of_pools() if queue.category == name and (not queue.closed or queue.busy())]
             if queues:
                 shown = ", ".join(sorted(queue.name for queue in queues)[:5])
                 raise CategoryError(f"category {name!r} still has open queues ({shown}); close them first")
@@ -332,8 +333,13 @@ class Controller(Hosting):
     def population(self) -> tuple[Counter[str], Counter[str]]:
         """Return how many processes, and how many open queues, each category has."""
         workers = self.loop.dispatcher.workers if self.loop is not None and not self.forked else []
-        queues = [queue.category for queue in self.every_queue() if not queue.closed]
+        queues = [queue.category for queue in self._queues_of_pools() if not queue.closed]
         return Counter(worker.category for worker in workers), Counter(queues)
+
+    def _queues_of_pools(self) -> set[Queue]:
+        """Return the queues that hold on to a category: those of units, and those of the application, also where nothing was queued yet."""
+        made = (reference() for reference in self.made.valuerefs())
+        return {*self.every_queue(), *(queue for queue in made if queue is not None)}
 
     # ------------------------------------------------------------ seeing
 

@@ -39,6 +39,7 @@ class Hosting:
         forked: bool
         closed: bool
         queues: weakref.WeakValueDictionary[QueueId, Queue]
+        made: weakref.WeakValueDictionary[QueueId, Queue]
         tallies: Tallies
         claims: ApplicationClaims
         delivery: Delivery
@@ -51,6 +52,12 @@ class Hosting:
     def every_queue(self) -> list[Queue]:
         """Return the queues that are known now. No loop runs over the table itself: any thread may open a queue meanwhile."""
         return [queue for reference in self.queues.valuerefs() if (queue := reference()) is not None]
+
+    def adopt(self, queue: Queue) -> None:
+        """Know of a queue that was just made, so that its category is not deleted under it. The core hears of it at its first unit."""
+        with self._opening:
+            self.category(queue.category)
+            self.made[queue.number] = queue
 
     def open_queue(self, queue: Queue) -> None:
         """Make a queue known to the core, at its first unit."""

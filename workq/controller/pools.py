@@ -70,7 +70,8 @@ class CategoryTable(Mapping[str, Category]):
         """Delete a category. Its idle workers end.
 
         Raises:
-            CategoryError: There is none of that name, it is one of the three that always exist, or queues of it are open.
+            CategoryError: There is none of that name, it is one of the three that always exist, or queues of it are open,
+                also such as nothing was queued on: it can be deleted when each ``WorkMgr`` of it is closed or gone.
         """
         self._controller.delete_category(name)
 

@@ -62,6 +62,7 @@ class InlineController(Running):
     def adopt(self, queue: Queue) -> None:
         """Take a queue that was just made: it needs no opening."""
         self._queue = queue
+        self.outer.adopt(queue)
         queue.opened = True
         queue.told = NEVER
         if hasattr(self.outer, "queues"):

@@ -162,6 +162,9 @@ class NestedController(Reading):
         """Return the acting part: ourselves."""
         return self
 
+    def adopt(self, queue: Queue) -> None:
+        """The parent is told of a queue at its first unit."""
+
     def open_queue(self, queue: Queue) -> None:
         """Have the parent make the queue."""
         with self._whole():
