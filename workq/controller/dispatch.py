@@ -118,7 +118,7 @@ class Dispatcher:
         settings = self.settings
         estimate = queue.estimate_s
         credit = 2 if estimate < LONG_S else 1
-        most = 8
+        most = 1  # of unknown length: others would wait behind it
         if estimate:
             target_s = work_s(settings.batch_target_s, queue.lag_s, 0.0 if queue.ranked else len(queue.pending) * estimate)
             most = min(settings.batch_units, int(target_s / estimate) or 1, int(settings.batch_bytes / queue.bytes_each) or 1)
@@ -227,12 +227,15 @@ class Dispatcher:
                 batch.sent = True
                 if worker.outgoing.waiting:
                     self.post()  # the controller writes on
-                elif len(worker.batches) > 1 and (not self.watched or len(batch.queue.workers) < batch.queue.max_workers):
+                elif (len(worker.batches) > 1 or len(batch.units) > 1) and self._has_to_be_watched(batch.queue):
                     self.watched = True
-                    self.post()  # the controller sees to it that what is behind a long unit goes to another worker
+                    self.post()  # the controller sees to it that what is behind a long unit comes back
                 watched = [call for call in calls if call.watched]
                 if watched:
                     self.watch(watched)
+
+    def _has_to_be_watched(self, queue: Queue) -> bool:
+        return not self.watched or len(queue.workers) < queue.max_workers
 
     def _frame(self, worker: Worker, batch: Batch, calls: set[Call]) -> bytes:
         """Return a batch as bytes. marshal frames a list of bytes at 10 ns each and keeps no memo between units."""
@@ -526,7 +529,8 @@ class Dispatcher:
         """Take a batch that has ended into the estimate of its queue's units."""
         number = len(batch.units)
         last = worker.lane.board.ends[(batch.first + number - 1) & MASK]
-        took = (last - worker.words[BATCH_AT]) / 1e9 / number  # below 0 where it has taken another since
+        ran = max(1, number - batch.skipped)
+        took = (last - worker.words[BATCH_AT]) / 1e9 / ran  # below 0 where it has taken another since
         if number == 1 and (unit := batch.units[0]) is not GHOST:  # no call: it is on the way of a lone round trip
             self.lone_times.append((batch.queue.times, unit.call.usual, unit.queued_ns, batch.begun_ns, last))
         else:

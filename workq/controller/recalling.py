@@ -35,7 +35,8 @@ class Recalls:
     def look(self, now: float) -> None:
         """Take back units that were sent behind one that turns out long: soon where another worker could run them, else later.
 
-        Later, as nobody can run them yet; but the core has to know that they wait, or it would not look whether the long one is blocked.
+        Later, as nobody can run them yet; but the core has to know that they wait, or it would not look whether the long one is blocked,
+        and units of a higher priority come before them.
         """
         due = []
         for worker in self._holders():
@@ -45,6 +46,8 @@ class Recalls:
                 due.append(moment)
                 continue
             with self._dispatcher.lock:
+                if not queue.estimate_s and (running := self._dispatcher.running(worker)) is not None:
+                    queue.estimate_s = now - running[1]  # at least; else the next worker would be sent as many again
                 self._dispatcher.recall(worker)
                 self._dispatcher.dispatch(queue)
             self._loop.attention.add(queue)
@@ -55,28 +58,30 @@ class Recalls:
         self._dispatcher.watched = bool(due)
 
     def _possible(self) -> bool:
-        """Return whether another worker could run what one holds behind a unit: then it is taken back soon."""
-        return any(facts.could_run_elsewhere(self._loop, worker.queue, worker) for worker in self._holders())
+        """Return whether another worker could run what one holds behind a unit, and has nothing else: then it is taken back soon."""
+        return any(not worker.queue.depth() and facts.could_run_elsewhere(self._loop, worker.queue, worker) for worker in self._holders())
 
     def _holders(self) -> list[Any]:
-        """Return the workers that hold units which they have not begun, of queues that have no others waiting; the oldest units first."""
+        """Return the workers that hold units which they have not begun; the oldest units first."""
         holders = [
             worker
             for worker in self._dispatcher.workers
-            if (queue := worker.queue) is not None
-            and not (worker.limited or queue.paused or queue.depth())
-            and facts.holds_more_than_one(worker)
+            if (queue := worker.queue) is not None and not (worker.limited or queue.paused) and facts.holds_more_than_one(worker)
         ]
         return sorted(holders, key=facts.oldest_held) if len(holders) > 1 else holders
 
     def _moment(self, worker: Any, now: float) -> float:
-        running = self._dispatcher.running(worker)
+        running, settings = self._dispatcher.running(worker), self._loop.settings
+        if worker.queue.depth():  # whoever comes free has something to do: it is about the order alone
+            if running is None:
+                return now + settings.long_after_s
+            return float(running[1] + (settings.long_after_s if worker.queue.estimate_s else settings.recall_after_s))
         if running is None:  # it has begun nothing of what it was sent: about to wake, or stopped by a signal
-            reading_s = sum(batch.size_bytes for batch in tuple(worker.batches)) / self._loop.settings.slowest_bytes_per_s
-            return float(worker.silent_since(now) + self._loop.settings.silent_after_s + reading_s)
+            reading_s = sum(batch.size_bytes for batch in tuple(worker.batches)) / settings.slowest_bytes_per_s
+            return float(worker.silent_since(now) + settings.silent_after_s + reading_s)
         if facts.could_run_elsewhere(self._loop, worker.queue, worker):
-            return float(running[1] + self._loop.settings.recall_after_s)
-        return float(running[1] + self._loop.settings.long_after_s)
+            return float(running[1] + settings.recall_after_s)
+        return float(running[1] + settings.long_after_s)
 
     def take_back(self, worker: Worker) -> None:
         """Take back what a worker has not begun: it is blocked, or is to come free. With the lead."""
