@@ -101,9 +101,9 @@ class Category:
         if self.max_units is not None:
             check_whole("max_units", self.max_units, least=1)
         if self.max_age_s is not None:
-            check_seconds("max_age_s", self.max_age_s, above=True)
+            check_seconds("max_age_s", self.max_age_s, above=True, none="for no limit")
         if self.max_memory_mb is not None:
-            check_amount("max_memory_mb", self.max_memory_mb, "MiB")
+            check_amount("max_memory_mb", self.max_memory_mb, "MiB", none="for no limit")
         normal = {
             "env": checked_env(self.env, self.devices),
             "cwd": checked_cwd(self.cwd),
@@ -167,11 +167,12 @@ def standard_categories() -> dict[str, Category]:
     return {name: Category(name, always_queue=name == "Utility", **limits) for name in STANDARD}
 
 
-def unknown_category(name: object, known: Sequence[str]) -> CategoryError:
-    """Return the error for a name that no category has; it names those that exist."""
+def unknown_category(name: object, known: Sequence[str], elsewhere: bool = False) -> CategoryError:
+    """Return the error for a name that no category has; it names those that exist, and says so where another controller has it."""
     if isinstance(name, Category):
         return CategoryError(
             f"category must be a name, and not a Category: add {name.name!r} with workq.categories().create(...), or pass its name; "
             f"there are {', '.join(sorted(known))}"
         )
-    return CategoryError(f"there is no category {name!r}; there are {', '.join(sorted(known))}")
+    hint = f"; another controller has {name!r}: queues of that one are made with controller=" if elsewhere else ""
+    return CategoryError(f"there is no category {name!r}; there are {', '.join(sorted(known))}{hint}")

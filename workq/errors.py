@@ -106,6 +106,12 @@ class LaunchError(WorkqError, RuntimeError):
 class UnitFailed(WorkqError):
     """The root of what ends a unit other than its own exception."""
 
+    def __repr__(self) -> str:
+        """Return the message's first line, and not the values of which it is made."""
+        if len(self.args) < 2:
+            return super().__repr__()
+        return f"{type(self).__name__}({str(self).partition(chr(10))[0]!r})"
+
 
 class UnitCancelled(UnitFailed, CancelledError):
     """The unit was cancelled: by ``cancel()``, or with its queue. Also where it is awaited; there it is no ``asyncio.CancelledError``."""
@@ -220,9 +226,18 @@ class WorkErrors(WorkqError, ExceptionGroup[Any]):
         return WorkErrors(self.message, excs)
 
 
+KEEP_OUT = "leave it out of what is sent (of an object: by __getstate__; of a method: make that a function)"
+
+
+def is_handle(what: str, instead: str = KEEP_OUT) -> PicklingError:
+    """Return the error of a handle that is pickled or copied; it says what to do instead."""
+    return PicklingError(f"{what} is a handle that belongs to this process and cannot be pickled or copied; {instead}")
+
+
 def not_in_time(what: str, timeout: float | None) -> TimeoutError:
     """Return the error of a wait that has taken as long as its caller allowed."""
-    return TimeoutError(f"{what} after {timeout:g} s; it goes on, and nothing is lost")
+    waited = f"{max(0.0, timeout):g} s" if timeout is not None else "all that time"
+    return TimeoutError(f"{what} after {waited}; it goes on, and nothing is lost")
 
 
 def __getattr__(name: str) -> object:

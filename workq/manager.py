@@ -289,7 +289,7 @@ def _check_bound(max_pending: object, when_full: object, full_timeout: object) -
     if when_full not in ("block", "raise", "drop_oldest"):
         raise ArgumentError(f"when_full must be 'block', 'raise' or 'drop_oldest', not {when_full!r}")
     if full_timeout is not None:
-        check_seconds("full_timeout", full_timeout)
+        check_seconds("full_timeout", full_timeout, none="to wait for ever")
     if max_pending is None and (when_full != "block" or full_timeout is not None):
         raise ArgumentError("when_full and full_timeout say what happens at the bound that max_pending sets: name it too")
 

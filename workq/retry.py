@@ -60,7 +60,7 @@ class Retry:
         if self.jitter > 1:
             raise ArgumentError(f"jitter must be a share from 0 to 1, not {self.jitter!r}")
         if self.within is not None:
-            check_seconds("within", self.within, above=True)
+            check_seconds("within", self.within, above=True, none="for no limit")
         if self.crashes is not None:
             check_whole("crashes", self.crashes, least=1)
         _names(self.on)

@@ -82,7 +82,7 @@ class Cron:
         try:
             return iter(CronSim(self.expression, moment.astimezone(self.zone)))
         except CronSimError as error:
-            raise ArgumentError(f"expression must be one of cron, not {self.expression!r}: {error}") from None
+            raise ArgumentError(f"expression must be a cron expression, such as '30 2 * * *', not {self.expression!r}: {error}") from None
 
     def __str__(self) -> str:
         return f"{self.expression} ({self.tz})" if self.tz is not None else self.expression

@@ -18,7 +18,7 @@ from typing import Any
 from workq.controller.controller import Controller
 from workq.controller.draining import Shutdown, shut_down
 from workq.controller.exiting import living
-from workq.errors import ArgumentError, WorkqError
+from workq.errors import ArgumentError, WorkqError, is_handle
 from workq.given.arguments import check_seconds
 from workq.transport import bells
 
@@ -37,6 +37,7 @@ class SignalShutdown:
         self._drain_timeout_s = drain_timeout
         self._controllers = controllers
         self._pid = os.getpid()
+        self._names = ", ".join(name_of(number) for number in signals)
         self._number = 0  # of the signal that came
         self._hurried = False
         self._over = threading.Event()
@@ -54,10 +55,24 @@ class SignalShutdown:
         if self._bell >= 0 and self._number == 0 and os.getpid() == self._pid:
             bells.ring(self._ring_fd)
             self._thread.join()
+        elif self._over.is_set():
+            self._thread.join()  # it has sent the signal again, or is about to
         if self._bell >= 0 and not self._thread.is_alive():
             for fd in {self._bell, self._ring_fd}:
                 os.close(fd)
             self._bell = -1
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise is_handle(f"the shutdown on {self._names}")
+
+    def __repr__(self) -> str:
+        if self.report is not None or self._over.is_set():
+            state = "done"
+        elif self._number:
+            state = f"{name_of(self._number)} has come"
+        else:
+            state = "waits" if self._former else "uninstalled"
+        return f"<SignalShutdown on {self._names}, {self._drain_timeout_s:g} s to end: {state}>"
 
     def _restore(self, number: int) -> None:
         former = self._former.pop(number, signal.SIG_DFL)
@@ -95,7 +110,7 @@ class SignalShutdown:
         bells.silence(self._bell)
         if not self._number:
             return  # uninstalled
-        name = signal.Signals(self._number).name
+        name = name_of(self._number)
         logger.info("%s: units have %g s to end", name, self._drain_timeout_s)
         try:
             self.report = shut_down(self._controllers(), self._drain_timeout_s, lambda: self._hurried)
@@ -138,12 +153,20 @@ def shutdown_on_signal(*signals: int, drain_timeout: float = 10.0, controller: C
             or number not in signal.valid_signals()
             or number in (signal.SIGKILL, signal.SIGSTOP)
         ):
-            raise ArgumentError(f"signals must be signals that can be handled, not {number!r}")
+            raise ArgumentError(f"signals must be signals that can be handled, such as signal.SIGTERM, not {number!r}")
     if controller is not None and not isinstance(controller, Controller):
         raise ArgumentError(f"controller must be a workq.Controller or None, not {controller!r}")
     if threading.current_thread() is not threading.main_thread():
         raise WorkqError("shutdown_on_signal must be called in the main thread: Python sets signal handlers there only")
     return SignalShutdown(tuple(numbers), float(drain_timeout), lambda: living() if controller is None else [controller])
+
+
+def name_of(number: int) -> str:
+    """Return a signal's name; of those of real time most have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {int(number)}"
 
 
 __all__ = ["SignalShutdown", "shutdown_on_signal"]

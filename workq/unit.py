@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from workq.core.states import UnitState
 from workq.courtesy import is_due
-from workq.errors import PicklingError, ResultError, WorkqError
+from workq.errors import ResultError, WorkqError, is_handle
 from workq.given.arguments import check_callable, check_future_timeout
 from workq.outcome import ASKED, PENDING, RAW, Ended, Raw, SegmentRaw
 from workq.seeing.completion import public_names
@@ -110,7 +110,7 @@ class Extra:
 
 _INTERNAL = frozenset(  # of a unit: what other rooms use, and what a future has that is not for a unit's users
     {
-        *("asked", "call", "data", "ended_ns", "extra", "label", "need_extra", "queued_ns", "started_ns", "value", "worker_record"),
+        *("asked", "call", "data", "ended_ns", "extra", "need_extra", "queued_ns", "started_ns", "value", "worker_record"),
         *("set_exception", "set_result", "set_running_or_notify_cancel"),
     }
 )
@@ -235,7 +235,7 @@ class Unit(Future[T]):
         return (self.ended_ns - self.started_ns) / 1e9 if self.ended_ns and self.started_ns else None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        raise PicklingError(f"unit {self.label} is a handle that belongs to this process and cannot be pickled or copied; send its result")
+        raise is_handle(f"unit {self.label}", "send its result")
 
     def __dir__(self) -> list[str]:
         """Return the public names: what completion offers."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import pickle
 import time
 from collections.abc import Callable
@@ -203,3 +205,97 @@ def test_a_function_under_the_guard_is_told_where_to_define_it_in_the_last_line(
     assert first.startswith("AttributeError")
     assert first.endswith(hint)
     assert hint in second
+
+
+# ---------------------------------------------------------------- handles that are sent
+
+
+HANDLES: dict[str, Callable[[workq.WorkMgr], object]] = {
+    "WorkMgr": lambda wq: wq,
+    "View of queue": lambda wq: wq.options(priority=1),
+    "Session": lambda wq: wq.session(),
+    "SessionView of queue": lambda wq: wq.session().options(priority=1),
+    "Controller": lambda wq: wq.controller,
+    "recurring unit": lambda wq: wq.every(3600, abs, -1),
+    "unit": lambda wq: wq.queue(abs, -1),
+    "the iterator of a map": lambda wq: wq.map(abs, [1]),
+    "the table of categories": lambda wq: wq.controller.categories,
+}
+
+
+@pytest.mark.parametrize(("what", "make"), HANDLES.items(), ids=HANDLES)
+def test_a_handle_that_is_sent_or_copied_is_told_so(what: str, make: Callable[[workq.WorkMgr], object], busy: workq.WorkMgr) -> None:
+    handle = make(busy)
+    for send in (
+        pickle.dumps,
+        copy.copy,
+        copy.deepcopy,
+        lambda handle: busy.queue(print, handle),
+        lambda handle: busy.queue(print, [handle]),
+    ):
+        with pytest.raises(workq.PicklingError, match=rf"(^|: ){what}.* is a handle that belongs to this process .*; (leave it out|send)"):
+            send(handle)  # type: ignore[operator]
+
+
+class Application:
+    def __init__(self, wq: workq.WorkMgr) -> None:
+        self.wq = wq
+
+    def job(self) -> None: ...
+
+
+class Careful(Application):
+    def __getstate__(self) -> dict[str, object]:
+        return {}
+
+
+def test_a_method_whose_object_holds_the_queue_is_told_what_to_do_and_it_helps(wq: workq.WorkMgr) -> None:
+    with pytest.raises(workq.PicklingError, match=r"function Application\.job: .*WorkMgr .* is a handle .*by __getstate__"):
+        wq.queue(Application(wq).job)
+    with pytest.raises(workq.PicklingError, match=r"'wq' of type workq\.manager\.WorkMgr: .*is a handle"):
+        wq.queue(lambda: wq.name)
+    assert wq.queue(Careful(wq).job).result(DEADLINE_S) is None
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+HALT = workq.Halt("worker_1", 12, "", "Default", "unit", signal="SIGKILL", unit="one:1 f", run_time_s=0.1, stderr="last\nwords")
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (workq.WorkerHalted(HALT), "WorkerHalted('worker_1 (pid 12) was ended by SIGKILL in unit one:1 f after 0.100 s')"),
+        (
+            workq.errors.UnitMemoryExceeded("unit one:9 hog", 100 << 20, 101 << 20),
+            "UnitMemoryExceeded('unit one:9 hog took 101 MiB of memory, more than its limit of 100 MiB')",
+        ),
+        (workq.errors.RemoteError("KeyError", "'x'", "a long text"), """RemoteError("KeyError: 'x'")"""),
+        (workq.errors.UnitCancelled("why"), "UnitCancelled('why')"),
+    ],
+    ids=lambda value: "",
+)
+def test_an_error_is_shown_by_its_message(error: Exception, shown: str) -> None:
+    assert repr(error) == shown
+    assert repr(pickle.loads(pickle.dumps(error))) == shown
+
+
+def test_a_time_that_cannot_be_says_what_none_means(wq: workq.WorkMgr) -> None:
+    with pytest.raises(workq.ArgumentError, match=r"^timeout must be a finite number of seconds above 0, or None for no limit, not inf$"):
+        wq.options(timeout=math.inf)
+    with pytest.raises(
+        workq.ArgumentError, match=r"^timeout must be a finite number of seconds of 0 or more, or None to wait for ever, not nan"
+    ):
+        wq.sync(math.nan)
+    with pytest.raises(workq.ArgumentError, match=r"^expression must be a cron expression, such as '30 2 \* \* \*', not 'every day': "):
+        wq.cron("every day", abs, -1)
+
+
+def test_a_category_of_another_controller_is_told_how_to_have_it(controller: workq.Controller) -> None:
+    with workq.Controller() as other:
+        other.categories.create("elsewhere")
+        with pytest.raises(workq.CategoryError, match=r"no category 'elsewhere'; there are .*another controller has .*controller="):
+            workq.WorkMgr(1, category="elsewhere", controller=controller)
+    with pytest.raises(workq.CategoryError, match=r"no category 'elsewhere'; there are [^;]*$"):
+        workq.WorkMgr(1, category="elsewhere", controller=controller)

@@ -461,9 +461,25 @@ def test_a_child_that_the_program_forks_has_the_former_handler() -> None:
         handle.uninstall()
 
 
+def test_a_signal_of_real_time_that_has_no_name_is_passed_on_as_any_other() -> None:
+    number, came = signal.SIGRTMIN + 1, threading.Event()
+    former = signal.signal(number, lambda *_: came.set())
+    try:
+        with Controller() as controller:
+            handle = workq.shutdown_on_signal(number, controller=controller)
+            assert repr(handle) == f"<SignalShutdown on signal {int(number)}, 10 s to end: waits>"
+            signal.raise_signal(number)
+            assert came.wait(DEADLINE_S)
+            assert handle.report
+            assert repr(handle).endswith(": done>")
+            handle.uninstall()
+    finally:
+        signal.signal(number, former)
+
+
 def test_what_makes_no_sense_is_refused() -> None:
     for wrong in (signal.SIGKILL, 0, "SIGTERM", 999):
-        with pytest.raises(ArgumentError, match="signals must be"):
+        with pytest.raises(ArgumentError, match=r"signals must be .*, such as signal\.SIGTERM, not"):
             workq.shutdown_on_signal(wrong)  # type: ignore[arg-type]
     errors: list[BaseException] = []
 

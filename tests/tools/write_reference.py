@@ -35,7 +35,7 @@ MADE_BY_US = {
     "Settings",
 }
 INTERNAL = {  # what other rooms of workq use, and nobody else should
-    "Unit": {"asked", "extra", "label", "need_extra", "set_result", "set_exception", "set_running_or_notify_cancel"},
+    "Unit": {"asked", "extra", "need_extra", "set_result", "set_exception", "set_running_or_notify_cancel"},
     "WorkerRow": {"cells"},
     "WorkerTable": {"HEAD"},
     "Controller": {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from typing_extensions import ParamSpec
 
 from workq.adapters.pool import AFTER_SHUTDOWN, Pool
-from workq.errors import ArgumentError, ArgumentTypeError, PicklingError, not_in_time
+from workq.errors import ArgumentError, ArgumentTypeError, PicklingError, is_handle, not_in_time
 from workq.given.arguments import check_future_timeout
 from workq.given.cpus import usable_cpus
 from workq.transport import codec, group
@@ -169,6 +169,9 @@ class Executor(futures.Executor):
     def _broken(self) -> str:
         """Why it is not usable any more, or an empty text; looked at by who knows ProcessPoolExecutor."""
         return self._pool.broken
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise is_handle("an Executor")
 
     def __repr__(self) -> str:
         pool = self._pool

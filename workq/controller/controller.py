@@ -25,7 +25,7 @@ from workq.controller.hosting import Hosting
 from workq.controller.records import NEVER, Options, Queue
 from workq.controller.tallies import Tallies
 from workq.core.states import WorkerState
-from workq.errors import ArgumentError, CategoryError, ForkedError, LaunchError, WorkqError
+from workq.errors import ArgumentError, CategoryError, ForkedError, LaunchError, WorkqError, is_handle
 from workq.errors import QueueClosed as QueueClosedError
 from workq.given import environment
 from workq.given.arguments import check_callable, check_seconds
@@ -264,7 +264,8 @@ class Controller(Hosting):
         try:
             return self.pools[name]
         except (KeyError, TypeError):
-            raise unknown_category(name, list(self.pools)) from None
+            elsewhere = isinstance(name, str) and any(name in controller.pools for controller in living())
+            raise unknown_category(name, list(self.pools), elsewhere) from None
 
     def add_category(self, category: Category, *, new: bool = False) -> None:
         """Make a category, or put it in the place of the one of that name, unless it must be ``new``. Running units are not touched.
@@ -378,6 +379,9 @@ class Controller(Hosting):
         """Return the state of each worker, by number."""
         loop = self.loop
         return {} if loop is None else {int(number): row.state for number, row in list(loop.core.workers.items())}
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise is_handle(f"Controller {self.name}")
 
     def __repr__(self) -> str:
         state = "forked" if self.forked else "closed" if self.closed else "open"

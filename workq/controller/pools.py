@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from workq.category import Category
-from workq.errors import ArgumentError
+from workq.errors import ArgumentError, is_handle
 from workq.given.environment import MAX_WORKERS
 from workq.seeing.tables import table
 
@@ -104,6 +104,9 @@ class CategoryTable(Mapping[str, Category]):
 
     def __len__(self) -> int:
         return len(self._controller.pools)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise is_handle("the table of categories", "send dict() of it")
 
     def __repr__(self) -> str:
         rows = [[_shown(value) for value in row.values()] for row in self.as_dicts()]

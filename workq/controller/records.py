@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from workq.controller.tallies import QueueTimes
 from workq.core.states import UNIT_ENDS, UnitState
 from workq.core.times import Times
-from workq.errors import LaunchError
+from workq.errors import LaunchError, is_handle
 from workq.given.arguments import check_seconds
 from workq.outcome import PENDING
 from workq.transport.board import BATCH_AT, FINISHED, MASK, STARTED
@@ -238,6 +238,9 @@ class Worker:
 
         check_seconds("timeout", timeout)
         return stack_of(self.pid, desk_of(self.words), timeout) if not self.exited else f"{self.name} (pid {self.pid}) has ended"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise is_handle(f"worker {self.name}", "send its name, or its pid")
 
     def __repr__(self) -> str:
         return f"<{self.name} pid {self.pid}>"

@@ -19,7 +19,7 @@ from workq.controller.controller import Controller
 from workq.controller.intake import Intake
 from workq.core.recurring import due_by_calendar, look_at, next_beat
 from workq.core.states import UnitState
-from workq.errors import QueueClosed, WorkqError
+from workq.errors import QueueClosed, WorkqError, is_handle
 from workq.given.arguments import check_seconds
 from workq.outcome import ASKED, Ended
 from workq.transport import sharing
@@ -201,6 +201,9 @@ class Recurring:
     def outcomes(self) -> tuple[Run, ...]:
         """The last 20 runs that have ended, oldest first."""
         return tuple(self._outcomes)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise is_handle(f"recurring unit {self._queue.name} {self.name}")
 
     def __repr__(self) -> str:
         when = self.next_at

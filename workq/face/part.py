@@ -6,6 +6,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from workq.controller.records import Options, Queue
+from workq.errors import is_handle
 from workq.seeing.completion import public_names
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ class Part:
     _carried: Carried | None
     _sessions: weakref.WeakSet[Session]
     _finalizer: weakref.finalize[[Queue], Any]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise is_handle(f"WorkMgr {self._row.name}")
 
     def __dir__(self) -> list[str]:
         """Return the public names: what completion offers."""

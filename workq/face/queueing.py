@@ -105,13 +105,13 @@ class Queueing(Seeing):
         'four'
         """
         if timeout is not None:
-            check_seconds("timeout", timeout, above=True)
+            check_seconds("timeout", timeout, above=True, none="for no limit")
         if queue_timeout is not None:
-            check_seconds("queue_timeout", queue_timeout, above=True)
+            check_seconds("queue_timeout", queue_timeout, above=True, none="for no limit")
         if memory_mb is not None:
-            check_amount("memory_mb", memory_mb, "MiB")
+            check_amount("memory_mb", memory_mb, "MiB", none="for no limit")
         if cpu_s is not None:
-            check_seconds("cpu_s", cpu_s, above=True)
+            check_seconds("cpu_s", cpu_s, above=True, none="for no limit")
         policy = None if type(retries) is int and retries == 0 else _policy(retries)
         check_whole("priority", priority)
         check_name("name", name)

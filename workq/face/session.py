@@ -7,7 +7,7 @@ from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from workq.errors import SessionLost
+from workq.errors import SessionLost, is_handle
 from workq.face.view import View
 from workq.seeing.completion import public_names
 
@@ -120,6 +120,9 @@ class Session:
                 self.sync()
         finally:
             self.close()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise is_handle(f"Session {self.name}")
 
     def __dir__(self) -> list[str]:
         """Return the public names: what completion offers."""

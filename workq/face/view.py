@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from workq.controller.intake import Intake
-from workq.errors import ArgumentError
+from workq.errors import ArgumentError, is_handle
 from workq.given.arguments import check_callable, check_progress, check_timeout, check_whole, checked_iterables, length_of
 from workq.seeing.completion import public_names
 from workq.transport.codec import name_of
@@ -74,6 +74,9 @@ class View:
         from workq.controller import recurring
 
         return recurring.by_calendar(self._manager._row, self._intake.options, expression, fn, args, kwargs)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise is_handle(f"{type(self).__name__} of queue {self._manager.name}")
 
     def __dir__(self) -> list[str]:
         """Return the public names: what completion offers."""

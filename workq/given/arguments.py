@@ -11,22 +11,23 @@ from typing import Any
 from workq.errors import ArgumentError
 
 
-def check_seconds(argument: str, value: object, above: bool = False) -> None:
-    """Raise unless it is a number of seconds of 0 or more, or above 0."""
+def check_seconds(argument: str, value: object, above: bool = False, none: str = "") -> None:
+    """Raise unless it is a number of seconds of 0 or more, or above 0. Where None may be given, ``none`` is what that says."""
     if not _is_finite(value) or value < 0 or (above and value == 0):  # type: ignore[operator]
-        raise ArgumentError(f"{argument} must be a number of seconds {'above 0' if above else 'of 0 or more'}, not {value!r}")
+        what = f"{_number(value)} of seconds {'above 0' if above else 'of 0 or more'}{f', or None {none}' if none else ''}"
+        raise ArgumentError(f"{argument} must be {what}, not {value!r}")
 
 
 def check_timeout(value: object) -> None:
     """Raise unless it says how long to wait: None, or a number of seconds of 0 or more."""
     if value is not None and (not _is_finite(value) or value < 0):  # type: ignore[operator]
-        raise ArgumentError(f"timeout must be a number of seconds of 0 or more, or None to wait for ever, not {value!r}")
+        raise ArgumentError(f"timeout must be {_number(value)} of seconds of 0 or more, or None to wait for ever, not {value!r}")
 
 
 def check_future_timeout(value: object) -> None:
     """The same for futures, where what is below 0 is as 0: such code passes on what is left of its own time."""
     if value is not None and not _is_finite(value):
-        raise ArgumentError(f"timeout must be a number of seconds, or None to wait for ever, not {value!r}")
+        raise ArgumentError(f"timeout must be {_number(value)} of seconds, or None to wait for ever, not {value!r}")
 
 
 def check_whole(argument: str, value: object, least: int | None = None) -> None:
@@ -37,10 +38,11 @@ def check_whole(argument: str, value: object, least: int | None = None) -> None:
         raise ArgumentError(f"{argument} must be {least} or more, not {value!r}")
 
 
-def check_amount(argument: str, value: object, unit: str) -> None:
-    """Raise unless it is a finite number above 0."""
+def check_amount(argument: str, value: object, unit: str, none: str = "") -> None:
+    """Raise unless it is a finite number above 0. Where None may be given, ``none`` is what that says."""
     if not _is_finite(value) or value <= 0:  # type: ignore[operator]
-        raise ArgumentError(f"{argument} must be a number of {unit} above 0, not {value!r}")
+        what = f"{_number(value)} of {unit} above 0{f', or None {none}' if none else ''}"
+        raise ArgumentError(f"{argument} must be {what}, not {value!r}")
 
 
 def check_share(argument: str, value: object) -> None:
@@ -114,6 +116,11 @@ def add_hint(error: TypeError, function: str | None) -> None:
         error.add_note("the keyword arguments of queue() are the function's; options of the unit are given by options(...).queue(...)")
     elif found[2] in OPTIONS:
         error.add_note(f"if {found[2]} was meant for the unit, and not for {found[1]}: options({found[2]}=...).queue(...)")
+
+
+def _number(value: object) -> str:
+    """Return what is wanted in the place of a value that is none: infinity and "not a number" are numbers to Python."""
+    return "a finite number" if isinstance(value, float) and not math.isfinite(value) else "a number"
 
 
 def _is_finite(value: object) -> bool:
