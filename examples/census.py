@@ -31,6 +31,7 @@ import workq
 KILL_EVERY_S = 0.2
 KILLS_OF_ONE = 3  # then that file is spared: a large one takes longer than a worker is left to live
 RETRIES = 100
+HALTS_SHOWN = 3
 
 
 class Function(NamedTuple):
@@ -102,7 +103,7 @@ def main() -> int:
                 stop_killing()
         took_s = time.monotonic() - begin
         census = count(units)
-        workers = {unit.worker.pid for unit in units if unit.worker}
+        workers = {unit.worker.process_info_id for unit in units if unit.worker} | {halt.process_info_id for halt in halts}
         report = print_json if options.json else print_tables
         report(census, len(units) / took_s, len(workers), halts, wq.statistics())
     return 1 if census.lost else 0
@@ -201,12 +202,20 @@ def print_tables(census: Census, rate: float, workers: int, halts: list[workq.Ha
     if census.lost:
         rows += [("files that were lost", f"{len(census.lost):,}"), *((f"  {name}", why) for name, why in census.lost.items())]
     print_rows(rows)
-    print_rows([("units per second", f"{rate:,.0f}"), ("workers used", f"{workers:,}"), ("workers that halted", f"{len(halts):,}")])
-    for halt in halts:
+    print_rows([("units per second", f"{rate:,.0f}"), ("workers used", f"{workers:,}"), ("  halted, of these", f"{len(halts):,}")])
+    print_halts(halts)
+    print(statistics)
+
+
+def print_halts(halts: list[workq.Halt]) -> None:
+    """Print how the first few workers have ended, and count the others by their reasons."""
+    for halt in halts[:HALTS_SHOWN]:
         print(f"  {halt}".splitlines()[0])
+    others = Counter(halt.why() for halt in halts[HALTS_SHOWN:])
+    if others:
+        print(f"  ... and {others.total()} more: {', '.join(f'{number} by {why}' for why, number in others.most_common())}")
     if halts:
         print()
-    print(statistics)
 
 
 def print_rows(rows: list[tuple[str, str]]) -> None:

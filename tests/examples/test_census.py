@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import workq
 from tests.support import DEADLINE_S, ROOT, wait_until
 
 pytestmark = pytest.mark.slow
@@ -43,6 +45,24 @@ def test_the_census_counts_what_is_there(folder: Path) -> None:
     assert taken["longest"] == {"lines": 100, "name": "longest", "file": "longest.py", "line": 1}
     assert set(taken["broken"]) == {"bad_syntax.py", "bad_bytes.py", "bad_coding.py"}
     assert taken["lost"] == {}
+
+
+def test_of_many_workers_that_halted_a_few_are_shown_and_the_others_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    specification = importlib.util.spec_from_file_location("census", ROOT / "examples" / "census.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    halts = [workq.Halt(f"worker_{n}", n, "", "Default", "unit", signal="SIGKILL", unit=f"census:{n} parse") for n in range(1, 356)]
+    halts += [workq.Halt("worker_356", 356, "", "Default", "idle", exit_code=3, stderr="last\nwords")]
+    module.print_halts(halts)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "  worker_1 (pid 1) was ended by SIGKILL in unit census:1 parse after 0.000 s"
+    assert lines[3:] == ["  ... and 353 more: 352 by SIGKILL, 1 by exit code 3", ""]
+    module.print_halts(halts[-1:])
+    assert capsys.readouterr().out == "  worker_356 (pid 356) exited with code 3 (idle)\n\n"
+    module.print_halts([])
+    assert capsys.readouterr().out == ""
 
 
 def test_a_census_that_is_interrupted_says_so_in_a_line(tmp_path: Path) -> None:
