@@ -140,7 +140,7 @@ def _note_alike(times: QueueTimes, usual: Times, alike: list[LoneTimes]) -> None
     run.total_ns += took_ns
     wait.total_ns += waited_ns
     times.busy_ns += took_ns
-    times.first_ns = times.first_ns or begun[0]
+    times.first_ns = min(times.first_ns or begun[0], begun[0])  # a batch that came after them may have been noted before
     if ended[0] >> RATE_SLOT_BITS == ended[-1] >> RATE_SLOT_BITS == times.slot:
         times.counts[times.slot % RATE_SLOTS] += number
     else:
