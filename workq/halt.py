@@ -28,16 +28,18 @@ class Halt:
         pid: Its process number.
         process_info_id: The uuid4 of this very process, new at each start.
         category: The category that it served.
-        phase: What it was doing: ``"start"``, ``"idle"``, ``"unit"`` or ``"exit"``.
+        phase: What it was doing: ``"start"``, ``"idle"``, ``"setup"`` (of its queue, before the first unit of that), ``"unit"`` or
+            ``"exit"``.
         exit_code: Its exit code, or None where a signal ended it or the code is not known.
         signal: The name of the signal that ended it (``"SIGKILL"``), or None.
-        unit: The label of the unit that it ran, or None.
+        unit: The label of the unit that it ran, or was to run after the setup, or None.
         run_time_s: How long that unit had run, seconds.
         peak_rss_bytes: The most memory that it ever held, bytes.
         stderr: The last lines that it wrote to stderr.
         stack: The Python stack that faulthandler wrote, or an empty text.
         probably_out_of_memory: The kernel's out-of-memory counter grew, and the signal was a SIGKILL that workq did not send.
         stalled: True for a worker that lives, but whose heartbeat has stopped.
+        queue: The name of the queue of that unit, or None.
     """
 
     worker: str
@@ -54,6 +56,7 @@ class Halt:
     stack: str = ""
     probably_out_of_memory: bool = False
     stalled: bool = False
+    queue: str | None = None
 
     def reason(self) -> str:
         """Return how it ended, in a few words."""
@@ -77,8 +80,7 @@ class Halt:
         return f"<Halt: {str(self).splitlines()[0]}>"
 
     def __str__(self) -> str:
-        doing = f" in unit {self.unit} after {self.run_time_s:.3f} s" if self.unit else f" ({self.phase})"
-        lines = [f"{self.worker} (pid {self.pid}) {self.reason()}{doing}"]
+        lines = [f"{self.worker} (pid {self.pid}) {self.reason()}{self._doing()}"]
         if self.peak_rss_bytes:
             lines[0] += f", peak memory {self.peak_rss_bytes / 2**20:.0f} MiB"
         if self.stderr:
@@ -88,6 +90,12 @@ class Halt:
             lines.append("its Python stack:")
             lines += ["  " + line for line in self.stack.splitlines()[:STACK_LINES]]
         return "\n".join(lines)
+
+    def _doing(self) -> str:
+        """Return what it did, as its text says it."""
+        if self.phase == "setup":
+            return f" in the setup of queue {self.queue}, before unit {self.unit}, after {self.run_time_s:.3f} s"
+        return f" in unit {self.unit} after {self.run_time_s:.3f} s" if self.unit else f" ({self.phase})"
 
 
 class WorkerHalted(UnitFailed, BrokenProcessPool):
@@ -107,7 +115,8 @@ class WorkerHalted(UnitFailed, BrokenProcessPool):
 
     def __str__(self) -> str:
         if not self.attempts:
-            return f"{self.halt}\nthe unit may have run in part; options(retries=...) runs such units again"
+            how_far = "was not begun" if self.halt.phase == "setup" else "may have run in part"
+            return f"{self.halt}\nthe unit {how_far}; options(retries=...) runs such units again"
         return f"{self.halt}\nit is not tried again; its attempts:\n{listed(self.attempts)}"
 
     @property

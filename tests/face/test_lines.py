@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import queue
+import re
 import signal
 import threading
 import time
@@ -313,7 +314,7 @@ def die_at_start(folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_halt_names_the_phase_start_idle_or_unit(tmp_path: Path) -> None:
+def test_a_halt_names_the_phase_start_idle_setup_or_unit(tmp_path: Path) -> None:
     told: queue.SimpleQueue[workq.Halt] = queue.SimpleQueue()
     settings = workq.config.DEFAULTS._replace(start_backoff_s=0.001)
     with workq.Controller(settings=settings) as controller:
@@ -331,6 +332,14 @@ def test_a_halt_names_the_phase_start_idle_or_unit(tmp_path: Path) -> None:
             assert isinstance(unit.exception(DEADLINE_S), workq.WorkerHalted)
             assert unit.worker is not None
             assert phase_of(told, unit.worker.pid) == "unit"
+        with workq.WorkMgr(1, name="fussy", category="sick", controller=controller) as wq:
+            wq.setup(os._exit, 5)
+            unit = wq.queue(abs, 1)
+            error = unit.exception(DEADLINE_S)
+            assert isinstance(error, workq.WorkerHalted)
+            assert phase_of(told, error.pid) == "setup"
+            assert re.search(r"exited with code 5 in the setup of queue fussy, before unit fussy:\d+ abs, after ", str(error))
+            assert "the unit was not begun; options(retries=...)" in str(error)
 
 
 def test_a_halt_while_a_worker_leaves_names_the_phase_exit() -> None:

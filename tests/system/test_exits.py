@@ -387,8 +387,13 @@ def test_a_stopped_idle_worker_is_reported_and_its_units_run_elsewhere(quick_sta
         halt = stage.halt(stalled=True, pid=pid)
         assert (halt.stalled, halt.phase) == (True, "idle")
         assert is_stopped(pid)
+        (stalled_s,) = [row.stalled_s for row in wq.workers() if row.pid == pid]
+        assert stalled_s is not None
+        assert stalled_s >= 0.3
+        assert any(f"{pid} " in line and ", stalled for " in line for line in repr(wq.workers()).splitlines())
     finally:
         os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: [row["stalled_s"] for row in wq.workers().as_dicts() if row["pid"] == pid] == [None], what="it beats again")
     wait_until(lambda: pid in [wq.queue(hooks.pid).result(WAIT_S) for _ in range(4)], what="it works again")
     wq.close()
 

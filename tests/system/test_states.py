@@ -296,7 +296,9 @@ def refuse() -> None:
     ],
     ids=["preload", "initializer", "exit"],
 )
-def test_workers_that_cannot_start_are_tried_a_few_times_and_then_the_units_say_why(category: workq.Category, words: str) -> None:
+def test_workers_that_cannot_start_are_tried_a_few_times_and_then_the_units_say_why(
+    category: workq.Category, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with workq.Controller(settings=DEFAULTS._replace(start_backoff_s=0.001)) as controller:
         controller.add_category(category)
         wq = workq.WorkMgr(2, category="broken", controller=controller)
@@ -311,6 +313,10 @@ def test_workers_that_cannot_start_are_tried_a_few_times_and_then_the_units_say_
         assert all(is_gone(halt.pid) for halt in controller.halts)
         assert isinstance(wq.queue(abs, 1).exception(DEADLINE_S), workq.LaunchError)  # tried again, failed again
         wq.close()
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    told, summed_up = [line for line in said if line.startswith("worker_")], [line for line in said if line.startswith("workers of")]
+    assert len(summed_up) >= DEFAULTS.start_tries
+    assert set(summed_up) <= {f"workers of category broken: {line.splitlines()[0]}" for line in told}  # what it wrote is there once a try
 
 
 def test_each_unit_is_counted_for_the_worker_that_ended_it(controller: workq.Controller, tmp_path: Path) -> None:

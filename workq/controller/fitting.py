@@ -55,11 +55,14 @@ class Fittings:
             self._loop.command(self._loop.sessions.lose, queue, None)
         self._loop.tell(WorkerUnfit(worker.number, queue.number, how == SET_UP_FAILED))
 
+    @staticmethod
+    def awaits_set_up(worker: Worker, queue: Queue) -> bool:
+        """Return whether a worker has yet to be set up for a queue, as far as it has told."""
+        return queue.outfit is not None and queue.outfit.set_up is not None and queue.number not in worker.set_up_for
+
     def died(self, worker: Worker, queue: Queue | None, halt: Halt) -> None:
         """A worker has ended under a unit of a queue. If it had not been set up for it yet, that is as a set-up that fails."""
-        if queue is None or queue.outfit is None or queue.outfit.set_up is None or worker.killed_for is not None:
-            return
-        if queue.number not in worker.set_up_for:
+        if queue is not None and worker.killed_for is None and self.awaits_set_up(worker, queue):
             _keep(queue, codec.dump_error(SetupFailed(f"workers end while they are set up for queue {queue.name}: {halt}")))
             self._loop.tell(WorkerUnfit(worker.number, queue.number, failed=True))
 

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING
 
 from workq import errors
 from workq.controller import sessions, stopping, tallies
+from workq.controller.fitting import Fittings
 from workq.controller.records import Worker
 from workq.core.events import WorkerExited, WorkerId, WorkTaken
 from workq.core.states import UnitState
 from workq.outcome import PENDING, Ended, cancelled, timed_out
 from workq.process import probe
-from workq.transport.board import BEAT, EXIT_LOCKED, EXIT_MAIMED
+from workq.transport.board import EXIT_LOCKED, EXIT_MAIMED
 from workq.unit import Unit
 
 if TYPE_CHECKING:
     from typing import Any
 
     from workq.controller.loop import Loop
+    from workq.controller.records import Queue
     from workq.errors import Halt
 
 logger = logging.getLogger("workq")
@@ -61,10 +63,10 @@ class Halts:
             self._forget(worker)
         self._loop.tell(WorkerExited(WorkerId(number)))
 
-    def note_start_failure(self, category: str, why: str) -> None:
-        """Keep why a start failed, for the units that may have to be told."""
+    def note_start_failure(self, category: str, why: str, told: bool = False) -> None:
+        """Keep why a start failed, for the units that may have to be told. Where all was ``told`` to the log its first line will do."""
         self.start_failures[category] = why
-        logger.error("workers of category %s: %s", category, why)
+        logger.error("workers of category %s: %s", category, why.partition("\n")[0] if told else why)
 
     def fail_category(self, category: str) -> None:
         """No worker of a category can be started: all its units that wait fail, and say why."""
@@ -120,12 +122,12 @@ class Halts:
         all_lost += [unit for unit, _ in own]
         lost = all_lost[-1] if all_lost else None
         begun_s = begun.get(lost) if lost is not None else None
-        halt = self._halt(worker, code, peak_rss_bytes, lost, begun_s)
+        halt = self._halt(worker, code, peak_rss_bytes, queue, lost, begun_s)
         if not worker.leaving or code:  # one that left as it was asked to is no news
             self._report(worker, halt)
         if not worker.ready and not worker.leaving:
             why = f"{worker.killed_for}: " if worker.killed_for is not None else ""
-            self.note_start_failure(worker.category, why + str(halt))
+            self.note_start_failure(worker.category, why + str(halt), told=worker.killed_for is None)
         loop.fittings.gone(worker)
         if lost is not None:
             loop.fittings.died(worker, queue, halt)
@@ -151,7 +153,9 @@ class Halts:
     def _read_last_words(self, worker: Worker) -> None:
         worker.last_words = _read_all(worker.lane.error_fd).decode("utf-8", "backslashreplace")
 
-    def _halt(self, worker: Worker, code: int | None, peak_rss_bytes: int, lost: Unit[Any] | None, begun_s: float | None) -> Halt:
+    def _halt(
+        self, worker: Worker, code: int | None, peak_rss_bytes: int, queue: Queue | None, lost: Unit[Any] | None, begun_s: float | None
+    ) -> Halt:
         name = None
         if code is not None and code < 0:
             try:
@@ -167,7 +171,7 @@ class Halts:
             pid=worker.pid,
             process_info_id=worker.process_info_id,
             category=worker.category,
-            phase="unit" if lost is not None else "exit" if worker.leaving else "idle" if worker.ready else "start",
+            phase=_phase(worker, queue, lost),
             exit_code=None if name else code,
             signal=name,
             unit=lost.label if lost is not None else None,
@@ -176,6 +180,7 @@ class Halts:
             stderr=stderr,
             stack=stack,
             probably_out_of_memory=name == "SIGKILL" and worker.killed_for is None and self._oom_counter_grew(),
+            queue=lost.call.queue.name if lost is not None else None,
         )
 
     def _oom_counter_grew(self) -> bool:
@@ -239,8 +244,7 @@ class Halts:
         for worker in loop.dispatcher.workers:
             if not worker.ready or worker.exited:
                 continue
-            silent_s = now - max(worker.words[BEAT] / 1e9, worker.ready_at)
-            if silent_s < loop.settings.stalled_after_s:
+            if worker.silence_s(now) < loop.settings.stalled_after_s:
                 worker.stalled = False
                 continue
             self._make_room(worker)
@@ -282,13 +286,21 @@ class Halts:
             pid=worker.pid,
             process_info_id=worker.process_info_id,
             category=worker.category,
-            phase="unit" if unit is not None else "idle",
+            phase=_phase(worker, worker.queue, unit),
             unit=unit.label if unit is not None else None,
             run_time_s=time.monotonic() - running[1] if running is not None else 0.0,
             stack=worker.stack(STALLED_STACK_S),
             stalled=True,
+            queue=unit.call.queue.name if unit is not None else None,
         )
         self._publish(halt)
+
+
+def _phase(worker: Worker, queue: Queue | None, unit: Unit[Any] | None) -> str:
+    """Return what a worker does that serves this queue and has, or had, this unit."""
+    if unit is None:
+        return "exit" if worker.leaving else "idle" if worker.ready else "start"
+    return "setup" if queue is unit.call.queue and Fittings.awaits_set_up(worker, queue) else "unit"
 
 
 def _read_all(fd: int) -> bytes:

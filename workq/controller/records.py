@@ -17,7 +17,7 @@ from workq.core.times import Times
 from workq.errors import LaunchError, is_handle
 from workq.given.arguments import check_seconds
 from workq.outcome import PENDING
-from workq.transport.board import BATCH_AT, FINISHED, MASK, STARTED
+from workq.transport.board import BATCH_AT, BEAT, FINISHED, MASK, STARTED
 from workq.transport.channel import Incoming, Outgoing
 from workq.transport.segments import Reading, Segment
 
@@ -211,6 +211,10 @@ class Worker:
     def holds_pending(self) -> bool:
         """Return whether any unit of its batches has not ended; what was taken back, and it has yet to skip, is none."""
         return any(unit is not GHOST and unit.value is PENDING for batch in tuple(self.batches) for unit in tuple(batch.units[batch.at :]))
+
+    def silence_s(self, now: float) -> float:
+        """Return for how long it has had no heartbeat."""
+        return now - max(self.words[BEAT] / 1e9, self.ready_at)
 
     def silent_since(self, now: float) -> float:
         """Return since when it has not begun what it was sent, as far as was looked; later where it is loading a function."""

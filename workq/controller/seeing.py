@@ -128,6 +128,7 @@ def _worker_row(controller: Controller, worker: Worker, row: Any) -> WorkerRow:
         loop.locks.waits().get(int(worker.number)),
         _progress(worker),
         running is not None and worker.slow_number == worker.words[STARTED],
+        silent_s if worker.ready and (silent_s := worker.silence_s(now)) >= loop.settings.stalled_after_s else None,
         desk_of(worker.words),
     )
 

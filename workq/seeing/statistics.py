@@ -175,6 +175,8 @@ class WorkerRow:
         blocked: How it is known that it is blocked (``"declared"``, ``"judged"``), or None.
         waits_for: The lock and who holds it, or the event, that its unit waits for; or None.
         slow: Whether its unit runs far beyond the usual time of its function, see ``Settings.slow_factor``.
+        stalled_s: For how long it has had no heartbeat, seconds, where that is longer than ``Settings.stalled_after_s``: it is stopped, or
+            C code of its unit keeps the interpreter's lock. Else None.
         progress: What its unit says with ``workq.progress``: how far it is, from 0 to 1 or None, and at what; or None.
     """
 
@@ -193,6 +195,7 @@ class WorkerRow:
     waits_for: str | None = None
     progress: tuple[float | None, str] | None = None
     slow: bool = False
+    stalled_s: float | None = None
     _desk: Desk = NOWHERE
 
     def as_dict(self) -> dict[str, Any]:
@@ -216,11 +219,16 @@ class WorkerRow:
             self.state,
             self.queue or "-",
             (self.unit or "-") + (f" ({described(*self.progress)})" if self.progress is not None else ""),
-            seconds(self.since_s) + (", slow" if self.slow else ""),
+            ", ".join([seconds(self.since_s), *self._remarks()]),
             str(self.units_done),
             "-" if self.rss_bytes is None else f"{self.rss_bytes / 2**20:.0f} MiB",
             seconds(self.cpu_s),
         ]
+
+    def _remarks(self) -> list[str]:
+        """Return what is unusual about its time."""
+        stalled = [] if self.stalled_s is None else [f"stalled for {seconds(self.stalled_s)}"]
+        return ["slow", *stalled] if self.slow else stalled
 
 
 class WorkerTable(Sequence[WorkerRow]):
