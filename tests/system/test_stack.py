@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import workq
 from tests.support import DEADLINE_S, wait_gone, wait_until
 from tests.system.held import Held, deaf, hold, spin
 from workq.config import DEFAULTS
+from workq.process.stack import readable
 from workq.transport.board import STACK_SIGNAL
 
 pytestmark = pytest.mark.slow
@@ -43,6 +45,16 @@ def with_a_thread(fifo: str) -> None:
 
 def hold_in_a_thread(fifo: str) -> None:
     hold(fifo)
+
+
+def hold_with(lock: workq.Lock, fifo: str) -> None:
+    with lock:
+        hold(fifo)
+
+
+def ask_for(lock: workq.Lock) -> None:
+    with lock:
+        pass
 
 
 def block_signals(fifo: str) -> None:
@@ -118,6 +130,34 @@ def test_a_unit_that_is_a_function_of_c_is_not_taken_for_an_idle_worker(wq: work
     wait_until(unit.running)
     wait_until(lambda: wq.workers()[0].stack() == "main thread: in a function that is not written in Python")
     unit.cancel()
+
+
+def test_of_a_unit_that_waits_in_workq_its_own_frames_come_first(tmp_path: Path) -> None:
+    lock = workq.Lock("printer")
+    with workq.WorkMgr(2) as wq, Held(wq.options(name="holder"), tmp_path, partial(hold_with, lock)):  # type: ignore[arg-type]
+        unit = wq.queue(ask_for, lock)
+        wait_until(lambda: [row for row in wq.workers() if row.waits_for])
+        assert unit.worker is not None
+        head, first, *others = unit.worker.stack().splitlines()
+    assert head == "main thread, in workq/locking.py __enter__ (most recent call first):"
+    assert first.endswith(" in ask_for")
+    assert others == []
+
+
+def test_a_unit_that_just_says_something_to_the_application_is_not_taken_for_an_idle_worker() -> None:
+    here = os.path.dirname(workq.__file__)
+    calls = [
+        "transport/channel.py:send",
+        "worker/main.py:say",
+        "locking.py:__enter__",
+        "/app.py:ask",
+        "worker/main.py:_run",
+        "worker/main.py:run",
+    ]
+    page = "".join(f'  File "{os.path.join(here, file)}", line 1 in {name}\n' for file, _, name in (call.partition(":") for call in calls))
+    assert readable(f"Current thread 0x1 (most recent call first):\n{page}") == (
+        'main thread, in workq/locking.py __enter__ (most recent call first):\n  File "/app.py", line 1 in ask'
+    )
 
 
 def test_an_idle_worker_says_so(wq: workq.WorkMgr) -> None:

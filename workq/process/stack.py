@@ -12,6 +12,7 @@ to a process that is not ready for it: the signal would end it. Where no answer 
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import select
@@ -30,7 +31,7 @@ AGAIN_S = 0.1  # a worker that has not begun to answer by then is asked again, i
 MOST_BYTES = 256 << 10
 BIT = 1 << (STACK_SIGNAL - 1)
 STOPPED, WAITING = "Tt", "SD"
-FRAME = re.compile(r'  File "(?P<file>[^"]*)", line \d+ in ')
+FRAME = re.compile(r'  File "(?P<file>[^"]*)", line \d+ in (?P<function>.*)')
 OUTERMOST = (" in <module>\n", " in _run_module_as_main\n", "  ...\n")  # how a main thread's last line ends: then nothing follows
 _asking = threading.Lock()  # one question at a time: there is one sheet for the answer
 
@@ -260,13 +261,38 @@ def _named(head: str, frames: list[str]) -> list[str]:
         return []
     main = "worker/main.py" in places
     if main:
-        frames = frames[: places.index("worker/main.py")]
+        frames = frames[: _outermost(places, "worker/main.py")]
     while frames and _place(frames[-1]) in ("transport/group.py", "transport/byvalue.py"):
         del frames[-1]
     name = "main thread" if main else head.replace("Current thread", "thread").split(" (most")[0].replace("Thread", "thread")
     if main and frames and all(_place(frame) for frame in frames):
         return [f"{name}: waits for units"]
-    return [f"{name} (most recent call first):", *frames] if frames else [f"{name}: in a function that is not written in Python"]
+    frames, inside = _from_the_units_on(frames)
+    return [f"{name}{inside} (most recent call first):", *frames] if frames else [f"{name}: in a function that is not written in Python"]
+
+
+def _outermost(places: list[str], place: str) -> int:
+    """Return where the last row of frames in this file begins: a unit's code may have led there too, for as long as it says something."""
+    at = len(places) - 1 - places[::-1].index(place)
+    while at and places[at - 1] == place:
+        at -= 1
+    return at
+
+
+def _from_the_units_on(frames: list[str]) -> tuple[list[str], str]:
+    """Return frames without those of ours that a unit's code has led to (a lock that it waits for), and which of them it called."""
+    ours = list(itertools.takewhile(lambda frame: _place(frame) or _is_of_threading(frame), frames))
+    while ours and not _place(ours[-1]):
+        del ours[-1]
+    if not ours or len(ours) == len(frames):
+        return frames, ""
+    called = FRAME.match(ours[-1])
+    return frames[len(ours) :], f", in workq/{_place(ours[-1])} {called['function'] if called is not None else ''}"
+
+
+def _is_of_threading(frame: str) -> bool:
+    match = FRAME.match(frame)
+    return match is not None and match["file"] == threading.__file__
 
 
 def _place(frame: str) -> str:
