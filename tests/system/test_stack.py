@@ -101,7 +101,7 @@ def test_the_stack_of_a_running_worker_shows_its_unit_and_nothing_of_ours(wq: wo
     with Held(wq, tmp_path, function) as held:  # type: ignore[arg-type]
         (row,) = wq.workers()
         assert held.unit.worker is not None
-        for stack in (row.stack(), held.unit.worker.stack()):
+        for stack in (row.stack(DEADLINE_S), held.unit.worker.stack(DEADLINE_S)):
             lines = stack.splitlines()
             assert lines[0] == "main thread (most recent call first):"
             assert f"in {function.__name__}" in lines[-1]  # type: ignore[attr-defined]
@@ -114,7 +114,7 @@ def test_the_stack_of_a_running_worker_shows_its_unit_and_nothing_of_ours(wq: wo
 def test_all_threads_are_shown_the_main_one_first(wq: workq.WorkMgr, tmp_path: Path) -> None:
     with Held(wq, tmp_path, with_a_thread):
         wait_until(lambda: "in hold_in_a_thread" in wq.workers()[0].stack())
-        stack = wq.workers()[0].stack()
+        stack = wq.workers()[0].stack(DEADLINE_S)
         assert stack.startswith("main thread")
         assert stack.count("most recent call first") == 2
 
@@ -138,7 +138,7 @@ def test_of_a_unit_that_waits_in_workq_its_own_frames_come_first(tmp_path: Path)
         unit = wq.queue(ask_for, lock)
         wait_until(lambda: [row for row in wq.workers() if row.waits_for])
         assert unit.worker is not None
-        head, first, *others = unit.worker.stack().splitlines()
+        head, first, *others = unit.worker.stack(DEADLINE_S).splitlines()
     assert head == "main thread, in workq/locking.py __enter__ (most recent call first):"
     assert first.endswith(" in ask_for")
     assert others == []
@@ -162,7 +162,7 @@ def test_a_unit_that_just_says_something_to_the_application_is_not_taken_for_an_
 
 def test_an_idle_worker_says_so(wq: workq.WorkMgr) -> None:
     wq.queue(abs, 1).result(DEADLINE_S)
-    assert wq.workers()[0].stack() == "main thread: waits for units"
+    wait_until(lambda: wq.workers()[0].stack() == "main thread: waits for units")  # the result is here before the worker has gone to wait
 
 
 def test_a_stopped_worker_is_named_as_stopped_at_once(wq: workq.WorkMgr, tmp_path: Path) -> None:
