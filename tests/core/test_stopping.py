@@ -96,6 +96,7 @@ def test_two_units_that_a_worker_has_begun_are_killed_with_it(told: Told) -> Non
     told.must_stop(8, 1, delete_timeout_s=0)
     told.after(0.5)
     assert told.after(0) == [KillUnit(W(1), U(7)), KillUnit(W(1), U(8))]
+    assert [told.killed(1), told.killed(1)] == [[], []], "told for each of them, and counted once"
     told.exited(1)
     assert told.states() == {}
 
