@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import pty
 import re
@@ -9,6 +10,7 @@ import select
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,9 @@ from pathlib import Path
 
 import pytest
 
+import workq
 from tests.support import DEADLINE_S, ROOT, application, tries, wait_gone, wait_until
+from tests.system.held import Held, hold
 
 pytestmark = pytest.mark.slow
 
@@ -415,3 +419,47 @@ if __name__ == "__main__":
         term.wait_for("twice")
         term.wait_for("cancelled 1")
         assert term.finish() == 0
+
+
+# ---------------------------------------------------------------- signals that interrupt no system call
+
+
+def waits_for_a_lock(wq: workq.WorkMgr, held: Held) -> None:
+    workq.Lock("door").acquire()
+
+
+def waits_alone(wq: workq.WorkMgr, held: Held) -> None:
+    held.unit.result()
+
+
+def leads(wq: workq.WorkMgr, held: Held) -> None:
+    wq.sync()
+
+
+def holds_a_lock(fifo: str) -> None:
+    with workq.Lock("door"):
+        hold(fifo)
+
+
+WAITS = {"wait": waits_for_a_lock, "wait_one_byte": waits_alone, "_block": leads}
+
+
+@pytest.mark.parametrize("where", WAITS)
+def test_a_signal_that_comes_right_before_a_wait_blocks_ends_it_all_the_same(where: str, tmp_path: Path) -> None:
+    """No system call is interrupted by it: as here, where the interpreter notes a signal that nobody has sent."""
+    main = threading.get_ident()
+
+    def is_there() -> bool:
+        code = sys._current_frames()[main].f_code
+        return code.co_name == where and code.co_filename.startswith(os.path.dirname(workq.__file__))
+
+    def press() -> None:
+        wait_until(is_there, what=f"the main thread is in {where}")
+        _thread.interrupt_main()
+
+    with workq.WorkMgr(1) as wq, Held(wq, tmp_path, holds_a_lock) as held:
+        presser = threading.Thread(target=press)
+        presser.start()
+        with pytest.raises(KeyboardInterrupt):
+            WAITS[where](wq, held)
+        presser.join(DEADLINE_S)

@@ -107,5 +107,5 @@ def test_the_limit_holds_for_units_of_units(wq: WorkMgr, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("value", [0, -1, "1", float("nan"), True])
 def test_a_limit_that_makes_no_sense_is_refused(wq: WorkMgr, value: object) -> None:
-    with pytest.raises(workq.ArgumentError, match="queue_timeout must be a .*number of seconds above 0"):
+    with pytest.raises(workq.ArgumentError, match=r"queue_timeout must be a .*number of seconds above 0"):
         wq.options(queue_timeout=value)  # type: ignore[arg-type]

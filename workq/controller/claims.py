@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from workq.controller.records import Queue
     from workq.unit import Unit
 
+LOOK_S = 1.0  # the bound of each single wait, as in waiting.py: a signal that comes right before the call does not end it
+
 
 class Gate:
     """Where one thread waits for what the controller answers to one ticket."""
@@ -36,9 +38,9 @@ class Gate:
         except RuntimeError:
             pass
 
-    def wait(self, seconds: float) -> bool:
-        """Wait until it is opened, and shut it again."""
-        return self._shut.acquire(timeout=seconds)
+    def wait(self, seconds: float) -> None:
+        """Wait until it is opened, and shut it again; or for so long."""
+        self._shut.acquire(timeout=seconds)
 
 
 class UnitsWait:
@@ -84,13 +86,13 @@ class ApplicationClaims(Claims):
         """Wait for what the controller answers to a ticket; None where the time ran out."""
         gate = self.gates[ticket]
         while True:
-            opened = gate.wait(-1 if deadline is None else max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX)))
+            gate.wait(LOOK_S if deadline is None else max(0.0, min(LOOK_S, deadline - time.monotonic())))
             answer = gate.answer
             if answer is not None and not (after_queued and answer[0] == QUEUED):
                 return answer
             if self._controller.closed or self._controller.running().lead.closed:
                 raise QueueClosed("the controller was closed while this was waited for")
-            if not opened:
+            if deadline is not None and time.monotonic() >= deadline:
                 return None
 
     def set(self, name: str) -> None:

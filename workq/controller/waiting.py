@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from workq.controller.records import Worker
 
 
-LOOK_S = 1.0  # the bound of each single wait: an application may close descriptors under it, and then no bell can wake it
+LOOK_S = 1.0  # the bound of each single wait: an application may close descriptors under it, and then no bell can wake it; and a signal
+# that came right before the call does not end it, so that its handler (Ctrl-C) would wait with us
 STREAM_S = 0.002  # how long results may lie unread where a thread that queued and read has ceased to
 
 
@@ -313,8 +314,8 @@ class Lead:
                 return
             if not self._claimed and self.lock.acquire(False):  # nobody leads any more: lead, at the next turn of the loop
                 return
-            left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
-            follower.gate.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+            left = LOOK_S if deadline is None else max(0.0, min(LOOK_S, deadline - time.monotonic()))
+            follower.gate.acquire(timeout=left)
         except BaseException:
             self.hand_on()
             raise

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import struct
-from _socket import CMSG_SPACE, MSG_DONTWAIT, SCM_CREDENTIALS, SCM_RIGHTS, SO_PASSCRED, SOL_SOCKET
+from _socket import CMSG_SPACE, MSG_DONTWAIT, SCM_CREDENTIALS, SCM_RIGHTS, SO_PASSCRED, SO_RCVTIMEO, SOL_SOCKET
 from _thread import RLock, allocate_lock
 from collections import deque
 
@@ -35,6 +35,7 @@ BELL = b"\0"
 
 _INBOX_BYTES = 256 << 10
 _CHUNK_BYTES = 64 << 10
+LONGEST_BLOCK = struct.pack("ll", 1, 0)  # a timeval: seconds, microseconds
 _CREDENTIALS = struct.Struct("iII")  # pid, uid, gid of who has written
 _ANCILLARY = CMSG_SPACE(4) + CMSG_SPACE(_CREDENTIALS.size)  # one descriptor, and those
 
@@ -129,6 +130,7 @@ class Incoming:
 
     def __init__(self, socket: socket) -> None:
         socket.setsockopt(SOL_SOCKET, SO_PASSCRED, 1)
+        socket.setsockopt(SOL_SOCKET, SO_RCVTIMEO, LONGEST_BLOCK)
         self._pid = os.getpid()
         self.results: deque[bytes | memoryview] = deque()  # large results, in order; whoever settles the unit takes them
         self.others: deque[Frame] = deque()
@@ -152,8 +154,11 @@ class Incoming:
             os.close(self.fds.popleft())
 
     def wait_one_byte(self) -> None:
-        """Block until something arrives (or the other end was shut), and keep it."""
-        self._arrived.extend(map(self._socket.recvmsg, (1,), (_ANCILLARY,)))
+        """Block until something arrives (or the other end was shut), and keep it; for a second at most."""
+        try:
+            self._arrived.extend(map(self._socket.recvmsg, (1,), (_ANCILLARY,)))
+        except BlockingIOError:  # a signal that came right before the call does not end it, and its handler would wait with us
+            return
         if self._arrived[-1][0] == BELL and self._large is None and len(self._arrived) == 1 and not self._chunks:
             self._arrived.clear()
 
