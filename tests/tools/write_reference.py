@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,8 @@ def class_lines(name: str, kind: type) -> Iterator[str]:
         yield f"Is a {', '.join(f'`{base.__name__}`' for base in kind.__bases__)}."
         yield ""
     else:
-        yield from code(name if name in MADE_BY_US else f"{name}{signature(kind)}")
+        by_us = name in MADE_BY_US or issubclass(kind, Enum)  # what an enum takes differs between versions of Python
+        yield from code(name if by_us else f"{name}{signature(kind)}")
     yield from prose(inspect.getdoc(kind) or "")
     if issubclass(kind, tuple):  # its fields are told of by the comments that stand beside them
         lines = inspect.getsource(kind).splitlines()
