@@ -141,24 +141,29 @@ class Delivery:
 
         Runs in the thread that waits (sync, result, …), so that it shows where a person looks for it: in the cell, at the prompt.
         """
-        outputs, bar = queue.outputs, queue.bar
-        with queue.emission, _NOTHING if bar is None or not outputs else bar.aside():
-            while outputs and not queue.detached:
-                try:
-                    unit = outputs.popleft()
-                except IndexError:
-                    break
-                if queue.output_to != "discard" and unit.extra is not None:
-                    write_output(unit)
-                    if unit.value is PENDING:
-                        queue.half_written[unit.id] = unit
-            for unit in list(queue.half_written.values()):
-                if unit.value is not PENDING:
-                    del queue.half_written[unit.id]
-                    write_output(unit)
+        bar = queue.bar
+        with queue.emission, _NOTHING if bar is None or not queue.outputs else bar.aside():
+            _write_outputs(queue)
 
 
 _NOTHING: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+
+
+def _write_outputs(queue: Queue) -> None:
+    outputs = queue.outputs
+    while outputs and not queue.detached:
+        try:
+            unit = outputs.popleft()
+        except IndexError:
+            break
+        if queue.output_to != "discard" and unit.extra is not None:
+            write_output(unit)
+            if unit.value is PENDING:
+                queue.half_written[unit.id] = unit
+    for unit in list(queue.half_written.values()):
+        if unit.value is not PENDING:
+            del queue.half_written[unit.id]
+            write_output(unit)
 
 
 def write_output(unit: Unit[Any]) -> None:

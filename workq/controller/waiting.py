@@ -287,12 +287,7 @@ class Lead:
             if self.closed:
                 return True
             self._dispatcher.want = LEADER
-            while not ready() and not self._claimed:
-                self._arm()
-                if not self._anything():
-                    if not self._block(deadline):
-                        break
-                self.pump()
+            self._read_until(ready, deadline)
             return True
         except BaseException:
             self.controller_bell.ring()
@@ -305,6 +300,19 @@ class Lead:
                     lock.release()
                 except RuntimeError:  # `leave` has given it back
                     pass
+
+    def _read_until(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        """Read until it is ready, the time is up or the controller claims the lead.
+
+        A function of its own, as all loops are that stand where something has to be given back: in Python 3.13 an exception of a signal
+        handler that strikes at a loop's jump passes by the `try` and the `with` that the loop itself stands in.
+        """
+        while not ready() and not self._claimed:
+            self._arm()
+            if not self._anything():
+                if not self._block(deadline):
+                    break
+            self.pump()
 
     def _follow(self, ready: Callable[[], bool], deadline: float | None) -> None:
         follower = Follower(ready)
@@ -386,9 +394,7 @@ class Lead:
         with dispatcher.lock:
             dispatcher.want = CONTROLLER
             self.streaming = False
-            for worker in dispatcher.workers:
-                if worker.batches:
-                    worker.words[WAIT] = CONTROLLER
+            _have_the_controller_rung(dispatcher.workers)
         self.lock.release()
         fence()
         self.hand_on()
@@ -490,3 +496,9 @@ def expects(worker: Worker) -> bool:
     return not worker.exited and (
         worker.waits_for_large or worker.incoming.partial or bool(worker.incoming.others) or worker.words[FRAMES] != worker.incoming.counted
     )
+
+
+def _have_the_controller_rung(workers: list[Worker]) -> None:
+    for worker in workers:
+        if worker.batches:
+            worker.words[WAIT] = CONTROLLER

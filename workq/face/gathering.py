@@ -293,19 +293,26 @@ def wait_for(
     """Wait for units of a queue, and write meanwhile what they print. Ctrl-C ends them: interrupted at the first, killed at the second."""
     deadline = timeout if isinstance(timeout, Deadline) else Deadline(timeout)
     try:
-        while True:
-            _wait_once(row, ready, deadline, what, waits_for, watch)
-            if row.outputs:  # before the next look: who waits for a unit has read what it wrote
-                row.emit()
-            elif watch is None:
-                return
-            if ready():
-                return
-            if deadline.over():
-                raise deadline.error(what)
+        _wait_and_write(row, ready, deadline, what, waits_for, watch)
     except KeyboardInterrupt as error:
         break_off(row, error)
         raise shortened(error) from None
+
+
+def _wait_and_write(
+    row: Queue, ready: Callable[[], bool], deadline: Deadline, what: str, waits_for: Queue | None, watch: Watch | None
+) -> None:
+    """Wait until it is ready; a function of its own, see ``Lead._read_until``."""
+    while True:
+        _wait_once(row, ready, deadline, what, waits_for, watch)
+        if row.outputs:  # before the next look: who waits for a unit has read what it wrote
+            row.emit()
+        elif watch is None:
+            return
+        if ready():
+            return
+        if deadline.over():
+            raise deadline.error(what)
 
 
 def _wait_once(row: Queue, ready: Callable[[], bool], deadline: Deadline, what: str, waits_for: Queue | None, watch: Watch | None) -> None:
