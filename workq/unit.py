@@ -92,6 +92,18 @@ class Extra:
         if self._condition is not None:
             self._condition.notify_all()
 
+    def tell_waiters(self, unit: Unit[Any]) -> list[Callable[[Any], object]]:
+        """Tell those who waited for the unit when it ended, and return its callbacks, for the caller to make. Under the lock."""
+        for waiter in self.to_tell:
+            if unit.cancelled():
+                waiter.add_cancelled(unit)
+            elif type(unit.value) is Ended:
+                waiter.add_exception(unit)
+            else:
+                waiter.add_result(unit)
+        callbacks, self.callbacks = self.callbacks, []
+        return callbacks
+
     @property
     def untold(self) -> bool:
         """Whether nobody has to be told of the end, once that is stored. Whoever comes later sees it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import os
 import threading
 from collections.abc import Iterator
@@ -113,6 +114,27 @@ def test_every_way_to_wait_runs_the_units(wait: str, wq: workq.WorkMgr) -> None:
                 pass
     assert unit.done()
     assert unit.result() == 1
+
+
+def test_who_waits_for_the_first_exception_is_told_of_it(wq: workq.WorkMgr) -> None:
+    told: list[bool] = []
+    waiter = concurrent.futures._base._AllCompletedWaiter(2, stop_on_exception=True)  # type: ignore[attr-defined]
+    units = [wq.queue(int, "no number"), wq.queue(abs, -1)]
+    for unit in units:
+        unit._waiters.append(waiter)
+    units[0].add_done_callback(lambda unit: told.append(waiter.event.is_set()))
+    with pytest.raises(workq.WorkErrors):
+        wq.sync(DEADLINE_S)
+    assert told == [True]
+
+
+def test_a_waiter_that_comes_when_a_unit_has_ended_is_not_told_of_it_again(wq: workq.WorkMgr) -> None:
+    first, late = concurrent.futures._base._FirstCompletedWaiter(), concurrent.futures._base._FirstCompletedWaiter()  # type: ignore[attr-defined]
+    unit = wq.queue(abs, -1)
+    unit._waiters.append(first)
+    first.event.set = functools.partial(unit._waiters.append, late)  # it comes in the moment that the first is told
+    wq.sync(DEADLINE_S)
+    assert (first.finished_futures, late.finished_futures) == ([unit], [])
 
 
 def test_output_is_kept_per_unit_and_written_when_somebody_waits(wq: workq.WorkMgr, capsys: pytest.CaptureFixture[str]) -> None:

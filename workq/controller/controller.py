@@ -312,8 +312,7 @@ class Controller(Hosting):
         if name in STANDARD:
             raise CategoryError(f"category {name!r} always exists and cannot be deleted")
         with self._opening:
-            queues = [queue for queue in self._queues_of_pools() if queue.category == name and (not queue.closed or queue.busy())]
-            if queues:
+            if queues := self._open_queues_of(name):
                 shown = ", ".join(sorted(queue.name for queue in queues)[:5])
                 raise CategoryError(f"category {name!r} still has open queues ({shown}); close them first")
             del self.pools[name]
@@ -341,6 +340,9 @@ class Controller(Hosting):
         """Return the queues that hold on to a category: those of units, and those of the application, also where nothing was queued yet."""
         made = (reference() for reference in self.made.valuerefs())
         return {*self.every_queue(), *(queue for queue in made if queue is not None)}
+
+    def _open_queues_of(self, category: str) -> list[Queue]:
+        return [queue for queue in self._queues_of_pools() if queue.category == category and (not queue.closed or queue.busy())]
 
     # ------------------------------------------------------------ seeing
 

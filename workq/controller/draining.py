@@ -72,10 +72,10 @@ def open_units(queues: Iterable[Queue]) -> tuple[list[Unit[Any]], list[Unit[Any]
         if loop is None:
             continue
         with loop.dispatcher.lock:
-            begun = loop.dispatcher.begun()
-            for unit in queue.open_list():
-                if unit.value is PENDING:
-                    (runs if unit in begun else waits).append(unit)
+            begun, units = loop.dispatcher.begun(), queue.open_list()
+        for unit in units:
+            if unit.value is PENDING:
+                (runs if unit in begun else waits).append(unit)
     return runs, waits
 
 

@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from workq.controller.records import Queue
-from workq.outcome import PENDING, Ended
+from workq.outcome import PENDING
 from workq.unit import Unit
 
 if TYPE_CHECKING:
@@ -63,14 +63,7 @@ class Ends:
             extra.notified = True
             if held:
                 extra.notify()
-            for waiter in extra.to_tell:
-                if unit.cancelled():
-                    waiter.add_cancelled(unit)
-                elif type(unit.value) is Ended:
-                    waiter.add_exception(unit)
-                else:
-                    waiter.add_result(unit)
-            callbacks, extra.callbacks = extra.callbacks, []
+            callbacks = extra.tell_waiters(unit)
         finally:
             if held:
                 extra.lock.release()

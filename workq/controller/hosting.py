@@ -141,7 +141,8 @@ class Hosting:
     def running_units(self, queue: Queue) -> list[Unit[Any]]:
         """Return the units of a queue that workers have begun, or are about to begin, or that wait for another try."""
         with self.running().dispatcher.lock:
-            return [unit for unit in queue.open_list() if unit.value is PENDING]
+            units = queue.open_list()
+        return [unit for unit in units if unit.value is PENDING]
 
     def is_still(self, queue: Queue) -> bool:
         """Return whether no worker runs a unit of a queue."""

@@ -252,13 +252,16 @@ class Tallies:
     def _fold(self) -> None:
         """Each in one breath: between the store and the removal no call returns, so that no exception strikes there."""
         with self._lock:
-            while self._ended:
-                category, totals = ended = self._ended[0]
-                before = self._past.get(category)
-                both = totals if before is None else before.plus(totals)
-                if self._ended and self._ended[0] is ended:  # else a signal handler was here meanwhile
-                    self._past[category] = both
-                    self._ended.popleft()
+            self._fold_all()
+
+    def _fold_all(self) -> None:
+        while self._ended:
+            category, totals = ended = self._ended[0]
+            before = self._past.get(category)
+            both = totals if before is None else before.plus(totals)
+            if self._ended and self._ended[0] is ended:  # else a signal handler was here meanwhile
+                self._past[category] = both
+                self._ended.popleft()
 
     def by_category(self, queues: Iterable[Queue]) -> dict[str, Totals]:
         """Return the sums over these queues and those that are gone."""

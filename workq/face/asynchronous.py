@@ -20,6 +20,7 @@ from workq.face.gathering import Deadline
 from workq.unit import Unit
 
 if TYPE_CHECKING:
+    from workq.controller.waiting import Lead
     from workq.face.ending import Ending
 
 RECORDS_S = 1.0  # how long the last log records and callbacks of units are waited for at most
@@ -81,12 +82,16 @@ async def _follow(controller: Controller, ready: Callable[[], bool], loop: async
     visitor = Visitor(ready, loop)
     lead.admit(visitor)
     try:
-        while not ready():
-            if lead.closed:
-                raise QueueClosed("the controller was closed meanwhile")
-            await visitor.sleep()
+        await _sleep_until(ready, lead, visitor)
     finally:
         lead.dismiss(visitor)
+
+
+async def _sleep_until(ready: Callable[[], bool], lead: Lead, visitor: Visitor) -> None:
+    while not ready():
+        if lead.closed:
+            raise QueueClosed("the controller was closed meanwhile")
+        await visitor.sleep()
 
 
 async def finished(row: Queue, timeout: float | None) -> None:

@@ -94,25 +94,30 @@ class Callbacks:
 
         Stop at one that returns `EXIT`, and return whether one did.
         """
-        made = False
+        made: list[Unit[Any]] = []
         try:
             if not self._turn.acquire(False):
                 return False
             self._caller = threading.get_ident()
-            for _ in range(int(min(most, len(self._ended) + len(self._due)))):
-                unit = self._first()
-                if unit is None:
-                    break
-                made = True
-                if self._call(unit) is EXIT:
-                    return True
-                if unit is until:
-                    break
-            return False
+            return self._make_some(int(min(most, len(self._ended) + len(self._due))), until, made)
         finally:
             self._leave()
             if made:
                 self._controller.wake_waiters()  # others may wait for their turn, or for the last one
+
+    def _make_some(self, most: int, until: Unit[Any] | None, made: list[Unit[Any]]) -> bool:
+        """Make those whose turn it is, and note the first of them. With the turn."""
+        for _ in range(most):
+            unit = self._first()
+            if unit is None:
+                break
+            if not made:
+                made.append(unit)
+            if self._call(unit) is EXIT:
+                return True
+            if unit is until:
+                break
+        return False
 
     def make_none(self) -> None:
         """Let go of units whose callbacks were dropped."""

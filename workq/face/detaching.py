@@ -114,8 +114,8 @@ class Tickets:
         """Delete all queues whose time is over: those without a controller's thread have no other clock."""
         now = time.monotonic()
         with self._lock:
-            over = [key for key, ticket in self._open.items() if ticket.expires_at <= now]
-        for key in over:
+            tickets = list(self._open.items())
+        for key in [key for key, ticket in tickets if ticket.expires_at <= now]:
             self.expire(key)
 
     def _remember(self, key: bytes, how: str) -> None:

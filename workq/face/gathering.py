@@ -74,10 +74,7 @@ def gather(row: Queue, timeout: float | None, progress: bool | str = False, enou
         return enough()
     deadline = Deadline(timeout)
     try:
-        while not _one_round(row, deadline, watch, enough) and not enough():
-            if row.callbacks is not None:
-                row.emit()
-                make_callbacks(row)
+        _gather(row, deadline, watch, enough)
     finally:
         if watch is not None:
             watch.close()
@@ -86,16 +83,20 @@ def gather(row: Queue, timeout: float | None, progress: bool | str = False, enou
     return enough()
 
 
+def _gather(row: Queue, deadline: Deadline, watch: Watch | None, enough: Callable[[], bool]) -> None:
+    while not _one_round(row, deadline, watch, enough) and not enough():
+        if row.callbacks is not None:
+            row.emit()
+            make_callbacks(row)
+
+
 def wait(row: Queue, timeout: float | None) -> bool:
     """Wait until a queue is quiet or a callback says EXIT; return whether it is quiet."""
     refuse_in_callback(row, "wait()")
     if row.opened:
         deadline = Deadline(timeout)
         try:
-            while not _one_round(row, deadline):
-                row.emit()
-                if make_callbacks(row) or (deadline.over() and not is_quiet(row)):
-                    break
+            _wait_for_exit(row, deadline)
         except TimeoutError:
             if not deadline.over():  # it was not ours, but a signal handler's
                 raise
@@ -280,6 +281,13 @@ def _shown(unit: Unit[Any]) -> Exception:
 
 
 # ---------------------------------------------------------------- waiting, and Ctrl-C
+
+
+def _wait_for_exit(row: Queue, deadline: Deadline) -> None:
+    while not _one_round(row, deadline):
+        row.emit()
+        if make_callbacks(row) or (deadline.over() and not is_quiet(row)):
+            break
 
 
 def wait_for(

@@ -73,38 +73,43 @@ def results(
 
 def _parts(owner: object, mapping: Mapping, timeout: float | None, on_error: str) -> Generator[Iterable[Any], None, None]:
     """Yield the results in portions. An error is raised by a portion of its own, as an iterator that has raised by itself has ended."""
-    waiting = mapping.waiting
-    portion: Iterable[Any] = ()
     try:
-        while mapping.fill():
-            unit, items = waiting[0]
-            try:
-                value = mapping.result(unit, items, timeout)
-            except BaseException as error:
-                if error is unit._exception:  # else the time to wait is over, or a signal handler has raised: the unit goes on
-                    mapping.note(unit, items, items or 1)
-                    waiting.popleft()
-                    portion = _instead(error, on_error, items or 1)
-                elif isinstance(error, Exception):
-                    portion = _Raising(error)
-                else:
-                    raise
-                yield portion
-                continue
-            waiting.popleft()
-            values, failures = value if items else ([value], ())
-            mapping.note(unit, items, len(failures))
-            for portion in _portions(values, failures, on_error) if failures else (values,):
-                yield portion
+        yield from _portions_of(mapping, timeout, on_error)
         mapping.raise_end()
     finally:
         mapping.end = None
-        if type(portion) is list:
-            portion.clear()  # somebody may be in the middle of it
-        for unit, _ in waiting:
+        if type(mapping.portion) is list:
+            mapping.portion.clear()  # somebody may be in the middle of it
+        for unit, _ in mapping.waiting:
             unit.cancel()
         if mapping.bar is not None:
             mapping.bar.close()
+
+
+def _portions_of(mapping: Mapping, timeout: float | None, on_error: str) -> Iterator[Iterable[Any]]:
+    """Yield the portions as they come; a function of its own, see ``Lead._read_until``."""
+    waiting = mapping.waiting
+    while mapping.fill():
+        unit, items = waiting[0]
+        try:
+            value = mapping.result(unit, items, timeout)
+        except BaseException as error:
+            if error is unit._exception:  # else the time to wait is over, or a signal handler has raised: the unit goes on
+                mapping.note(unit, items, items or 1)
+                waiting.popleft()
+                mapping.portion = _instead(error, on_error, items or 1)
+            elif isinstance(error, Exception):
+                mapping.portion = _Raising(error)
+            else:
+                raise
+            yield mapping.portion
+            continue
+        waiting.popleft()
+        values, failures = value if items else ([value], ())
+        mapping.note(unit, items, len(failures))
+        for portion in _portions(values, failures, on_error) if failures else (values,):
+            mapping.portion = portion
+            yield portion
 
 
 def _portions(values: list[Any], failures: list[tuple[int, bytes]], on_error: str) -> Iterator[Iterable[Any]]:
@@ -168,6 +173,7 @@ class Mapping:
         bar: Bar | None,
     ) -> None:
         self.waiting: deque[tuple[Unit[Any] | Unsent, int]] = deque()  # in order, and how many items it has where it is a group, else 0
+        self.portion: Iterable[Any] = ()  # that was yielded last
         self.bar = bar
         self.end: BaseException | None = None  # what the input has raised: the map ends with it, behind all results
         self._failed = 0  # items

@@ -20,6 +20,7 @@ from workq.controller.records import Queue
 from workq.core.states import UnitState
 from workq.errors import WaitError, not_in_time
 from workq.hosts.children import Grant, OwnRuns
+from workq.hosts.telling import tell_here
 from workq.outcome import PENDING, Ended, Raw
 from workq.unit import Unit
 
@@ -93,22 +94,26 @@ class Reading:
         return grant
 
     def _wait(self, ready: Callable[[], bool], deadline: float | None, runs: Queue | None) -> Grant | None:
-        offer = 0
+        offers: list[int] = []  # the one that is open
         try:
-            while not ready():
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    return None
-                if not offer and runs is not None and self._own_runs.may_offer(runs):
-                    offer = self._own_runs.offer(runs)
-                self._side.replies.wait_once(left)
-                if offer and (grant := self._own_runs.granted(offer)) is not None:
-                    offer = 0
-                    return grant
-            return None
+            return self._wait_for_grant(ready, deadline, runs, offers)
         finally:
-            if offer and runs is not None:
-                self._own_runs.withdraw(runs, offer)
+            if offers and runs is not None:
+                self._own_runs.withdraw(runs, offers[0])
+
+    def _wait_for_grant(self, ready: Callable[[], bool], deadline: float | None, runs: Queue | None, offers: list[int]) -> Grant | None:
+        """A function of its own, see ``Lead._read_until``."""
+        while not ready():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            if not offers and runs is not None and self._own_runs.may_offer(runs):
+                offers.append(self._own_runs.offer(runs))
+            self._side.replies.wait_once(left)
+            if offers and (grant := self._own_runs.granted(offers[0])) is not None:
+                offers.clear()
+                return grant
+        return None
 
     def _run_own(self, offer: int, queue_number: int, unit_id: int, number: int, attempt: int) -> None:
         """Run what we were given for an offer."""
@@ -204,24 +209,7 @@ class Reading:
         else:
             unit.extra.end(unit, value)
         unit.call.queue.ended.append(unit)
-        extra = unit.extra
-        if extra is None:
-            return
-        with extra.lock:
-            extra.notify()
-            for waiter in extra.to_tell:
-                if unit.cancelled():
-                    waiter.add_cancelled(unit)
-                elif type(value) is Ended:
-                    waiter.add_exception(unit)
-                else:
-                    waiter.add_result(unit)
-            callbacks, extra.callbacks = extra.callbacks, []
-        for callback in callbacks:
-            try:
-                callback(unit)
-            except Exception:
-                logger.exception("a callback raised: %r", callback)
+        tell_here(unit)
 
 
 __all__ = ["Reading"]

@@ -15,6 +15,7 @@ from workq.config import DEFAULTS
 from workq.controller import tallies
 from workq.core.states import UnitState
 from workq.hosts.catching import caught_output
+from workq.hosts.telling import tell_here
 from workq.outcome import PENDING, Ended, Raw, never_ran
 from workq.transport import codec, failures
 from workq.unit import Unit
@@ -167,18 +168,7 @@ class Running:
     def _tell_end(self, unit: Unit[Any]) -> None:
         """Wake who waits for a unit, and call its callbacks, here and now."""
         unit.call.queue.ended.append(unit)
-        extra = unit.extra
-        if extra is not None:
-            with extra.lock:
-                extra.notify()
-                for waiter in extra.waiters:
-                    (waiter.add_cancelled if unit.cancelled() else waiter.add_result)(unit)
-                callbacks, extra.callbacks = extra.callbacks, []
-            for callback in callbacks:
-                try:
-                    callback(unit)
-                except Exception:
-                    logger.exception("a callback raised: %r", callback)
+        tell_here(unit)
         self.wake_waiters()
 
 

@@ -74,10 +74,7 @@ class Pool:
         lengths = [piece.nbytes if isinstance(piece, memoryview) else len(piece) for piece in pieces]
         segment = self._take(max(ALIGNMENT, sum(map(aligned, lengths))))
         try:
-            at = 0
-            for piece, length in zip(pieces, lengths, strict=True):
-                segment.view[at : at + length] = piece
-                at += aligned(length)
+            _copy(pieces, lengths, segment.view)
         except BaseException:
             segment.kept = True
             self.free(segment)
@@ -87,17 +84,21 @@ class Pool:
     def _take(self, size: int) -> Segment:
         with self._lock:
             self._take_back()
-            for index, segment in enumerate(self._free):
-                if size <= segment.size <= 4 * size + LARGE_BYTES:
-                    del self._free[index]
-                    self._free_bytes -= segment.size
-                    break
-            else:
+            segment = self._take_free(size)
+            if segment is None:
                 segment = Segment(self._next + 1, size)
                 self._next += 1
             segment.turn += 1
             self._lent[segment.number] = segment
             return segment
+
+    def _take_free(self, size: int) -> Segment | None:
+        for index, segment in enumerate(self._free):
+            if size <= segment.size <= 4 * size + LARGE_BYTES:
+                del self._free[index]
+                self._free_bytes -= segment.size
+                return segment
+        return None
 
     def give_back(self, segment: Segment, turn: int) -> bool:
         """Leave a lent segment for whoever writes next, in one step; False where it is too large for that, or there are too many."""
@@ -135,19 +136,32 @@ class Pool:
             self._free.append(segment)
             self._free.sort(key=_size)
             self._free_bytes += segment.size
-            while self._free_bytes > MOST_FREE_BYTES:
-                oldest = self._free.pop(0)
-                self._free_bytes -= oldest.size
-                oldest.close()
+            self._keep_few()
+
+    def _keep_few(self) -> None:
+        while self._free_bytes > MOST_FREE_BYTES:
+            oldest = self._free.pop(0)
+            self._free_bytes -= oldest.size
+            oldest.close()
 
     def close(self) -> None:
         """Give back what is free; what is lent is closed when it comes back."""
         with self._lock:
             self._closed = True
             self._take_back()
-            for segment in self._free:
-                segment.close()
-            self._free.clear()
+            _close_all(self._free)
+
+
+def _close_all(segments: list[Segment]) -> None:
+    while segments:
+        segments.pop().close()
+
+
+def _copy(pieces: list[Any], lengths: list[int], view: memoryview) -> None:
+    at = 0
+    for piece, length in zip(pieces, lengths, strict=True):
+        view[at : at + length] = piece
+        at += aligned(length)
 
 
 class Reading:
