@@ -7,6 +7,7 @@ import marshal
 import pickle
 import sys
 import traceback
+import weakref
 from typing import Any
 
 import pytest
@@ -253,6 +254,25 @@ def test_an_endless_recursion_is_told_in_bounded_length() -> None:
     assert type(back) is RecursionError
     assert "characters cut" in str(back.__cause__)
     assert "maximum recursion depth exceeded" in str(back.__cause__)
+
+
+class Thing:
+    """Something that a frame holds."""
+
+
+def run_out_of_memory(seen: list[weakref.ref[Thing]], error: Exception) -> None:
+    thing = Thing()
+    seen.append(weakref.ref(thing))
+    raise error
+
+
+@pytest.mark.parametrize(("error", "held"), [(MemoryError(), False), (ValueError(), True)])
+def test_what_the_frames_of_a_memory_error_hold_is_given_back_before_it_is_told(error: Exception, held: bool) -> None:
+    seen: list[weakref.ref[Thing]] = []
+    with pytest.raises(type(error)) as caught:
+        run_out_of_memory(seen, error)
+    assert type(there_and_back(caught.value)) is type(error)
+    assert (seen[0]() is not None) == held
 
 
 def test_everything_is_bounded() -> None:

@@ -45,6 +45,8 @@ def dump_error(error: BaseException, unit_label: str = "", note: str = "") -> by
         unit_label: Which unit, and where; stands above the traceback.
         note: A note of ours for the exception.
     """
+    if isinstance(error, MemoryError):
+        let_go(error)
     try:
         text = traceback_text(error)
         if unit_label:
@@ -59,6 +61,17 @@ def dump_error(error: BaseException, unit_label: str = "", note: str = "") -> by
         return marshal.dumps(
             (type(error).__name__, f"an exception that cannot be described: {codec.reason(problem)}", "", None, [], [], [])
         )
+
+
+def let_go(error: BaseException) -> None:
+    """Give back what the frames of a traceback hold: where memory has run out, there is none to tell of it."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        try:
+            traceback.tb_frame.clear()
+        except RuntimeError:  # it still runs: ours
+            pass
+        traceback = traceback.tb_next
 
 
 def setup_failed(queue: str, where: str, error: BaseException) -> Exception:
