@@ -73,7 +73,7 @@ def test_units_queued_while_the_worker_starts_all_run_in_order(stage: Stage) -> 
 
 
 @pytest.mark.parametrize(
-    ("each_s", "waiting", "sent"), [(0.001, 60, 1), (0.001, 150, 2), (0.001, 1000, 4), (0.005, 1000, 1), (0.0001, 1000, 15)]
+    ("each_s", "waiting", "sent"), [(0.001, 60, 1), (0.001, 150, 4), (0.001, 1000, 8), (0.005, 1000, 1), (0.0001, 1000, 31)]
 )
 def test_the_more_units_of_a_millisecond_wait_the_more_are_sent_at_once(each_s: float, waiting: int, sent: int, stage: Stage) -> None:
     stage.wq.pause()

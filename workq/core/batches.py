@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-MOST_DEEP_S = 0.004  # where many units wait a batch holds work for so long, but
-DEEP_PART = 1 / 64  # no more than this part of what waits: what is done is told at the end of a batch, and nobody is to be told much later
+MOST_DEEP_S = 0.008  # where many units wait a batch holds work for so long, but
+DEEP_PART = 1 / 32  # no more than this part of what waits: what is done is told at the end of a batch, and nobody is to be told much later
 
 
 def work_s(target_s: float, lag_s: float, waiting_s: float) -> float:
@@ -16,7 +16,7 @@ def work_s(target_s: float, lag_s: float, waiting_s: float) -> float:
         lag_s: By how much refills came too late of late, seconds.
         waiting_s: Work that waits in the queue's backlog, seconds; 0 where a unit may come that is to pass it.
 
-    >>> work_s(0.001, 0.0, waiting_s=0.064), work_s(0.001, 0.0, waiting_s=0.128), work_s(0.001, 0.0, waiting_s=60.0)
-    (0.001, 0.002, 0.004)
+    >>> work_s(0.001, 0.0, waiting_s=0.032), work_s(0.001, 0.0, waiting_s=0.064), work_s(0.001, 0.0, waiting_s=60.0)
+    (0.001, 0.002, 0.008)
     """
     return max(target_s, lag_s, min(MOST_DEEP_S, waiting_s * DEEP_PART))

@@ -91,6 +91,8 @@ class Output:
             look_at_descriptors: Also look into the pipes. They are looked into anyway if Python code wrote to them.
         """
         self.restore_streams()
+        if not (look_at_descriptors or self.pending or self.dropped_bytes) and self.room == self._limit_bytes:
+            return []  # it has written nothing: most units
         with self._lock:
             chunks = self._collect(look_at_descriptors and self.waiting(), final=True)
             if self.dropped_bytes:
