@@ -56,7 +56,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("workq")
 
-LOAD_AFTER_S = 0.1  # by then the first units have ended, and nobody waits for the interpreter while it imports
+LOAD_AFTER_S = 0.03  # by then the first unit has ended, mostly, and nobody waits for the interpreter while it imports
+LOAD_IN_ANY_CASE_S = 0.1
 HEARD_S = 1.0  # the core hears of changes within microseconds; who asks goes on without it where the thread is stuck
 
 
@@ -110,6 +111,7 @@ class Loop:
         self._core_now = 0.0  # when the core was last told anything
         self._poller = poller.make(self.bell_fd, self.engine)
         self._heartbeat_due = time.monotonic() + self.settings.heartbeat_s
+        self._load_at_last = time.monotonic() + LOAD_IN_ANY_CASE_S
         self._load_due: float | None = time.monotonic() + LOAD_AFTER_S
         self.environment = surroundings.environment()  # as the launcher, which is started later, has it at least
         self.turns_s = 0.0  # the cost of the controller's own turns
@@ -206,7 +208,10 @@ class Loop:
 
     def _load_later(self) -> None:
         """Load what the first unit did not need, once it has had the time to end; and try again where no descriptor is left for it."""
-        if self._load_due is not None and time.monotonic() >= self._load_due:
+        if self._load_due is not None and (now := time.monotonic()) >= self._load_due:
+            if now < self._load_at_last and not any(worker.units_done for worker in self.dispatcher.workers):
+                self._load_due = now + LOAD_AFTER_S
+                return
             self._load_due = None
             try:
                 halts.load()
