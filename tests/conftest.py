@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -22,6 +23,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seed", type=int, default=None, help="repeat the one schedule of this seed")
     group = parser.getgroup("adapters")
     group.addoption("--whole-suites", action="store_true", help="run all that applies of the suites of others, and not a choice")
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector look no more at what the collected tests are made of: it took a seventh of the whole run."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -80,6 +80,8 @@ SIDE_BY_SIDE = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "worksteal"]
 
 
 def _tests(python, arguments):
+    # The tests start thousands of interpreters; where PYTHONDONTWRITEBYTECODE is set each would compile the project for itself.
+    subprocess.run([python, "-m", "compileall", "-q", "workq", "tests", "examples"], cwd=str(environment.ROOT), stdin=subprocess.DEVNULL)
     return (
         subprocess.run([python, "-m", "pytest", *SIDE_BY_SIDE, *arguments], cwd=str(environment.ROOT), stdin=subprocess.DEVNULL).returncode
         == 0
