@@ -433,8 +433,11 @@ def test_a_program_of_asyncio_that_leaves_its_block_at_the_signal_waits_for_the_
         assert app.line() == "ready"
         os.kill(app.pid, signal.SIGTERM)
         ended = app.finish()
-    assert (ended.stdout, ended.stderr) == ("the unit is done\n", "")
+    assert ended.stdout == "the unit is done\n"
     assert ended.returncode in (0, -signal.SIGTERM), "whether its loop is there when the signal is sent again"
+    if ended.stderr:  # what asyncio says of any signal that comes while its loop is being closed
+        assert ended.stderr.startswith("Exception ignored when trying to write to the signal wakeup fd:")
+        assert ended.stderr.count("Traceback") == 1
 
 
 def test_uninstalling_puts_the_former_handler_back_and_leaves_nothing() -> None:
