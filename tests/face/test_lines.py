@@ -144,7 +144,7 @@ def test_an_exception_in_the_block_deletes_the_queue_at_once(busy: workq.WorkMgr
 
 
 def test_dropping_the_last_reference_deletes_the_queue(controller: workq.Controller, tmp_path: Path) -> None:
-    wq = workq.WorkMgr(1, delete_timeout=0.1, controller=controller)
+    wq = workq.WorkMgr(1, delete_timeout=DEADLINE_S, controller=controller)  # a busy machine has the time to interrupt it
     held = Held(wq, tmp_path, spin).wait_begun()
     waiting = [wq.queue(time.sleep, 600) for _ in range(10)]
     del wq
