@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import workq
-from tests.support import DEADLINE_S, application, wait_gone
+from tests.support import DEADLINE_S, application, wait_gone, wait_until
 from tests.system import deeds
 from workq import Category, Controller, LaunchError, WorkMgr
 from workq.config import Settings
@@ -258,6 +258,7 @@ def memory_group(limit_bytes: int) -> Iterator[Path]:
             pytest.skip(f"memory cannot be limited here: {error}")
         yield folder
     finally:
+        wait_until(lambda: not (folder / "cgroup.procs").read_text(), what="the group is empty")  # its launcher may be about to end
         folder.rmdir()
 
 
