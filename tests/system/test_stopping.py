@@ -312,7 +312,7 @@ def test_a_thousand_random_cancels_and_timeouts_strike_no_wrong_unit(controller:
             assert number in asked, unit
     assert set(ends) <= {"done", "cancelled", "timed out"}, ends
     assert sum(ends.values()) == 3000
-    assert controller.metrics().workers_started == 2  # none was killed, none died
+    assert controller.metrics().workers_started == len(controller.workers())  # none was killed, none died
 
 
 def test_a_halt_is_told_to_callbacks(controller: workq.Controller) -> None:
