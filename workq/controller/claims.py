@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from workq import context
+from workq.controller.waiting import LOOK_S
 from workq.errors import QueueClosed, WaitError
 from workq.transport.claims import QUEUED, Claims
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from workq.controller.controller import Controller
     from workq.controller.records import Queue
     from workq.unit import Unit
-
-LOOK_S = 1.0  # the bound of each single wait, as in waiting.py: a signal that comes right before the call does not end it
 
 
 class Gate:
