@@ -83,7 +83,7 @@ class SignalShutdown:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid or self._over.is_set():  # a child that the application has forked; or it is done
-            self._pass_on(number)
+            self._pass_on(number, frame)
         elif self._number == 0:
             self._number = number
             bells.ring(self._ring_fd)
@@ -93,16 +93,20 @@ class SignalShutdown:
                 if controller.loop is not None:
                     controller.loop.command(controller.loop.lead.wake_all)
 
-    def _pass_on(self, number: int) -> None:
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
         """Let the former handler act, or the system."""
         self._restore(number)
-        signal.raise_signal(number)
+        former = signal.getsignal(number)
+        if callable(former):
+            former(number, frame)  # not sent once more: asyncio's loop hears of each signal by itself, and would act on it again
+        else:
+            signal.raise_signal(number)
 
     def _at_exit(self) -> None:
         """The program ends by itself while units are being waited for: it ends by the signal all the same."""
         if self._number and os.getpid() == self._pid and self._number in self._former:
             self._over.wait()  # bounded: by the drain and the end that follows
-            self._pass_on(self._number)
+            self._pass_on(self._number, None)
 
     # ------------------------------------------------------------ in the thread
 

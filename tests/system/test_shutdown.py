@@ -440,6 +440,33 @@ def test_a_program_of_asyncio_that_leaves_its_block_at_the_signal_waits_for_the_
         assert ended.stderr.count("Traceback") == 1
 
 
+HEARING_SERVICE = """
+    import asyncio, signal
+    import workq
+    async def main():
+        heard = asyncio.Queue()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, heard.put_nowait, "SIGTERM")
+        workq.shutdown_on_signal(signal.SIGTERM)
+        async with workq.WorkMgr(1) as wq:
+            await wq.queue(abs, -1)
+            print("ready", flush=True)
+            await heard.get()
+            await heard.get()
+            await asyncio.sleep(0)  # what was heard in the same turn of the loop is in the queue now
+            print("heard besides:", heard.qsize(), flush=True)
+    if __name__ == "__main__":
+        asyncio.run(main())
+"""
+
+
+def test_a_loop_of_asyncio_hears_the_signal_when_it_comes_and_once_again_after_the_drain() -> None:
+    with start_application(HEARING_SERVICE) as app:
+        assert app.line() == "ready"
+        os.kill(app.pid, signal.SIGTERM)
+        ended = app.finish()
+    assert ended.stdout == "heard besides: 0\n"
+
+
 def test_uninstalling_puts_the_former_handler_back_and_leaves_nothing() -> None:
     before = signal.getsignal(signal.SIGUSR1)
     handle = workq.shutdown_on_signal(signal.SIGUSR1, drain_timeout=1)
