@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,8 +19,8 @@ from workq.testing.engine import MemoryEngine, SteppedWorker
 class Stage:
     """A controller, its engine, and a queue."""
 
-    def __init__(self, workers: int = 1, **settings: Any) -> None:
-        self.engine = MemoryEngine(time.monotonic)
+    def __init__(self, workers: int = 1, worker_clock: Callable[[], float] = time.monotonic, **settings: Any) -> None:
+        self.engine = MemoryEngine(worker_clock)
         self.controller = workq.Controller(engine=lambda bells: self.engine, threaded=False, settings=DEFAULTS._replace(**settings))
         self.wq = workq.WorkMgr(workers, name="stage", controller=self.controller)
 
@@ -95,6 +97,91 @@ def test_where_units_have_priorities_no_more_are_sent_because_many_wait(stage: S
     stage.ready()
     (worker,) = stage.controller.running().dispatcher.workers
     assert {len(batch.units) for batch in worker.batches} == {1}
+
+
+def test_units_that_come_before_the_controller_looks_do_not_each_ring_it() -> None:
+    stage = Stage(workers=4)
+    bell = stage.controller.running().bell_fd
+    for round_ in range(3):  # the core hears of more each time
+        for _ in range(100):
+            stage.wq.queue(abs, round_)
+        assert 1 <= rings(bell) < 10
+        stage.turn()
+        rings(bell)
+    stage.controller.close()
+
+
+def rings(bell: int) -> int:
+    """Return how often a bell was rung since it was last looked at."""
+    try:
+        return int.from_bytes(os.read(bell, 8), sys.byteorder)
+    except BlockingIOError:
+        return 0
+
+
+def streaming() -> tuple[Stage, list[SteppedWorker]]:
+    """Have two workers, neither of which has anything to do, and a thread that queues units of a microsecond and reads in turn."""
+    stage = Stage(workers=2, worker_clock=lambda: 1000.0)  # so no unit's time is measured
+    units = [stage.wq.queue(abs, -n) for n in range(2)]
+    workers = [stage.ready(1), stage.ready(2)]
+    stage.wq._row.estimate_s = 1e-6
+    units += [stage.wq.queue(abs, -n) for n in range(100)]
+    while not all(unit.done() for unit in units):
+        run_all(stage, workers)
+    stage.controller.running().lead.try_pump()
+    assert stage.controller.running().lead.streaming
+    return stage, workers
+
+
+def finish(stage: Stage, workers: list[SteppedWorker], units: list[workq.Unit[int]]) -> None:
+    """Have the workers run all that is left, and close."""
+    while not all(unit.done() for unit in units):  # bounded: by the test's time limit
+        run_all(stage, workers)
+    stage.controller.close()
+
+
+def run_all(stage: Stage, workers: list[SteppedWorker]) -> None:
+    """Have the workers run what they hold, and the controller take a turn."""
+    for worker in workers:
+        while worker.step():
+            pass
+    stage.turn(1)
+
+
+def sent_to(stage: Stage) -> list[int]:
+    """Return how many units each worker holds."""
+    return [sum(len(batch.units) for batch in worker.batches) for worker in stage.controller.running().dispatcher.workers]
+
+
+def test_little_work_of_a_thread_that_goes_on_queueing_goes_to_one_worker_and_wakes_no_other() -> None:
+    stage, workers = streaming()
+    units = [stage.wq.queue(abs, -n) for n in range(2)]
+    assert sorted(sent_to(stage)) == [0, 2]
+    units += [stage.wq.queue(abs, -n) for n in range(50)]
+    assert sorted(sent_to(stage)) == [0, 2], "they wait until the thread reads"
+    busy = workers[sent_to(stage).index(2)]
+    while busy.step():
+        pass
+    stage.controller.running().lead.try_pump()
+    assert sorted(sent_to(stage)) == [0, 50], "all of them together"
+    units += [stage.wq.queue(abs, -n) for n in range(50)]
+    stage.controller.running().lead.try_pump()
+    assert sorted(sent_to(stage)) == [0, 50]
+    assert busy.begin()  # one of them takes long
+    assert stage.controller.running().lead.stream_ended() is False
+    assert stage.controller.running().lead.stream_ended() is True, "and the thread reads no more"
+    stage.turn()
+    assert 0 not in sent_to(stage), "the other one takes what waits"
+    finish(stage, workers, units)
+
+
+def test_more_than_little_work_is_shared_out_while_a_thread_goes_on_queueing() -> None:
+    stage, workers = streaming()
+    units = [stage.wq.queue(abs, -n) for n in range(2000)]
+    assert workers[sent_to(stage).index(2)].step()
+    stage.controller.running().lead.try_pump()
+    assert 0 not in sent_to(stage)
+    finish(stage, workers, units)
 
 
 @pytest.mark.parametrize("phase", ["starting", "idle", "sent", "running", "between"])

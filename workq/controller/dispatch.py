@@ -57,6 +57,7 @@ from workq.transport.board import (
     LIMIT,
     MASK,
     NO_LIMIT,
+    NOBODY,
     POSITION_SHIFT,
     READ,
     RING_MASK,
@@ -78,6 +79,7 @@ LARGE_FRAME_BYTES = 256 << 10  # reading so much may itself kill a worker, for m
 MOST_DEATHS_ON_ITS_WAY = 3
 READINGS_LOOKED_AT = 4  # large results that were handed out, looked at with each frame
 SHARE_S = 50e-6  # waiting units are shared out among workers in portions of at least so much work
+LITTLE_S = 500e-6  # not shared out where a thread queues and reads in turn: two looks' worth (POLL_S)
 MOST_LAG_S = 0.01  # where nobody comes to refill a worker in time (the application computes), its batches hold work for so long
 POLL_S = 250e-6  # a thread that queues reads each time it has queued so much work, but
 POLL_UNITS = 64, 512  # not more often, nor more seldom, than after so many units
@@ -112,6 +114,7 @@ class Dispatcher:
 
         Idle workers get a unit at once. While workers are busy units pile up, and the next frame takes as many as fit in
         ``batch_target_s`` of measured work, or more where many wait: two batches of credit while units are short, one when they are long.
+        Little work of a thread that goes on queueing goes to one worker, a busy one before an idle one: to wake the other costs more.
         """
         if self._dispatch_lone(queue):
             return
@@ -123,13 +126,15 @@ class Dispatcher:
             target_s = work_s(settings.batch_target_s, queue.lag_s, 0.0 if queue.ranked else len(queue.pending) * estimate)
             most = min(settings.batch_units, int(target_s / estimate) or 1, int(settings.batch_bytes / queue.bytes_each) or 1)
         workers = queue.workers
-        for worker in workers if len(workers) == 1 else sorted(workers, key=_batches_in_flight):
+        streaming = self.want == NOBODY  # a thread queues and reads in turn, and is soon here again
+        little = streaming and len(queue.pending) * estimate < LITTLE_S
+        for worker in workers if len(workers) == 1 else sorted(workers, key=_batches_in_flight, reverse=little):
             pending = queue.front()
             if not pending or queue.paused:
                 break
             if not self._may_take(worker, credit, estimate):
                 continue
-            share = -(-len(pending) // queue.max_workers)
+            share = len(pending) if little else -(-len(pending) // queue.max_workers)
             if share * estimate < SHARE_S:
                 share = int(SHARE_S / estimate) if estimate else share  # a frame costs more than so little work is worth
             number = min(most, share, len(pending))
@@ -140,13 +145,17 @@ class Dispatcher:
                 number = min(number, worker.quota)
                 worker.quota = max(0, worker.quota - number)  # whoever reads may have set it to 0 just now
             self._form(queue, worker, pending, number)
+        queue.room = self._has_room(workers, streaming, credit, estimate)
+        self._tell_waiting(queue)
+
+    def _has_room(self, workers: list[Worker], streaming: bool, credit: int, estimate: float) -> bool:
+        """Return whether units are to be sent as they come; else they wait for who reads next, and go together."""
+        if streaming and any(map(_batches_in_flight, workers)):
+            return False
         for worker in workers:  # a loop, as a generator takes longer to make than this
             if self._may_take(worker, credit, estimate):
-                queue.room = True
-                break
-        else:
-            queue.room = False
-        self._tell_waiting(queue)
+                return True
+        return False
 
     def _dispatch_lone(self, queue: Queue) -> bool:
         """The short way of one unit to an idle worker that knows its function: no arithmetic of batches."""

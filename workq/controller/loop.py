@@ -173,11 +173,27 @@ class Loop:
         self.ring()
 
     def look_at(self, queue: Queue) -> None:
-        """Have the controller look at a queue's backlog."""
-        self.attention.add(queue)
-        self.ring()
+        """Have the controller look at a queue's backlog, and ring it once for all units that come before it looks: those may be thousands.
+
+        Whoever finds the queue ``rung`` has nothing to do: the controller takes that back first, and looks afterwards.
+        """
+        if queue.rung:
+            return
+        try:
+            queue.rung = self.thread is not None or not self.controller.threaded  # somebody is there who looks
+            self.attention.add(queue)
+            self.ring()
+        except BaseException:  # a signal handler's, between two of these; others may count on it by now
+            self.attention.add(queue)
+            self.ring()
+            raise
         if self.thread is None:
             self.start()
+
+    def take_attention(self, queue: Queue) -> None:
+        """Before its backlog is looked at. In the controller's thread."""
+        self.attention.discard(queue)
+        queue.rung = False
 
     def start(self) -> None:
         """Start the thread, at the first unit."""
@@ -276,7 +292,7 @@ class Loop:
         if self.crowded and any(gate.has_room() for gate in tuple(self.crowded)):
             self.lead.wake_all()
         self.turns_s += self.clock() - begun
-        if again:
+        if again or self.attention:
             self.ring()
 
     def _look_for_stuck(self) -> None:

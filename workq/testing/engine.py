@@ -16,7 +16,20 @@ from typing import Any
 from workq.engines.descriptors import make_lane
 from workq.engines.protocol import EngineEvent, Exited, Lane, Started
 from workq.transport import bells, codec
-from workq.transport.board import FINISHED, FRAMES, INT_LIMIT, KIND_INT, KIND_NONE, KIND_SKIPPED, LIMIT, MASK, STARTED, TARGET, Board
+from workq.transport.board import (
+    BATCH_AT,
+    FINISHED,
+    FRAMES,
+    INT_LIMIT,
+    KIND_INT,
+    KIND_NONE,
+    KIND_SKIPPED,
+    LIMIT,
+    MASK,
+    STARTED,
+    TARGET,
+    Board,
+)
 from workq.transport.channel import DOWN_CONFIG, DOWN_LEAVE, DOWN_UNITS, UP_HEAD, UP_READY, Inbox
 
 
@@ -120,6 +133,7 @@ class SteppedWorker:
         if first < self._next_number:
             return self._take_batch()
         self._next_number = first + len(batch)
+        self._board.words[BATCH_AT] = int(self._engine.clock() * 1e9)
         for index, data in enumerate(batch):
             function, data = (same, data) if same or data is None else data
             self._batch.append((first + index, function, data))
