@@ -88,6 +88,21 @@ def test_the_more_units_of_a_millisecond_wait_the_more_are_sent_at_once(each_s: 
     assert units[0].state.value == "sent"
 
 
+@pytest.mark.parametrize(("lag_s", "sent"), [(0.0, [1]), (0.0005, [1]), (0.005, [5, 5]), (0.010, [10, 10])])
+def test_where_refills_come_late_both_batches_are_sent_at_once_and_last_until_the_next(lag_s: float, sent: list[int], stage: Stage) -> None:
+    stage.wq.queue(abs, -1)
+    assert stage.ready().step()
+    stage.turn()
+    row, dispatcher = stage.wq._row, stage.controller.running().dispatcher
+    row.estimate_s, row.lag_s, row.room = 0.001, lag_s, False  # so that they wait
+    units = [stage.wq.queue(abs, -n) for n in range(30)]
+    with dispatcher.lock:
+        dispatcher.dispatch(row)
+    (worker,) = dispatcher.workers
+    assert [len(batch.units) for batch in worker.batches] == sent
+    assert units[0].state.value == "sent"
+
+
 def test_where_units_have_priorities_no_more_are_sent_because_many_wait(stage: Stage) -> None:
     stage.wq.pause()
     for number in range(1000):

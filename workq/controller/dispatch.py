@@ -81,6 +81,7 @@ READINGS_LOOKED_AT = 4  # large results that were handed out, looked at with eac
 SHARE_S = 50e-6  # waiting units are shared out among workers in portions of at least so much work
 LITTLE_S = 500e-6  # not shared out where a thread queues and reads in turn: two looks' worth (POLL_S)
 MOST_LAG_S = 0.01  # where nobody comes to refill a worker in time (the application computes), its batches hold work for so long
+LAG_KEPT = 0.97  # of what was measured of that, with each batch that came in time
 POLL_S = 250e-6  # a thread that queues reads each time it has queued so much work, but
 POLL_UNITS = 64, 512  # not more often, nor more seldom, than after so many units
 KIND_MASK = (1 << KIND_BITS) - 1
@@ -128,7 +129,10 @@ class Dispatcher:
         workers = queue.workers
         streaming = self.want == NOBODY  # a thread queues and reads in turn, and is soon here again
         little = streaming and len(queue.pending) * estimate < LITTLE_S
-        for worker in workers if len(workers) == 1 else sorted(workers, key=_batches_in_flight, reverse=little):
+        turns = workers if len(workers) == 1 else sorted(workers, key=_batches_in_flight, reverse=little)
+        if queue.lag_s > settings.batch_target_s:
+            turns = [*turns, *turns]  # nobody comes in time to bring the second batch: both go now
+        for worker in turns:
             pending = queue.front()
             if not pending or queue.paused:
                 break
@@ -549,9 +553,9 @@ class Dispatcher:
             queue.estimate_s = (queue.estimate_s + took) / 2 if queue.estimate_s else took
             queue.poll_each = max(POLL_UNITS[0], min(POLL_UNITS[1], int(POLL_S / queue.estimate_s)))
             if len(worker.batches) == 1 and queue.pending:  # it has run dry while units waited: we came late
-                queue.lag_s = min(MOST_LAG_S, max((time.monotonic_ns() - last) / 1e9, queue.lag_s * 0.9))
+                queue.lag_s = min(MOST_LAG_S, max((time.monotonic_ns() - last) / 1e9, queue.lag_s * LAG_KEPT))
             else:
-                queue.lag_s *= 0.9
+                queue.lag_s *= LAG_KEPT
 
     def _prune(self, queue: Queue) -> None:
         """Let go of ended units that somebody has asked, and of the oldest successes where too many are kept for nobody."""
