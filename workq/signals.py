@@ -40,6 +40,7 @@ class SignalShutdown:
         self._names = ", ".join(name_of(number) for number in signals)
         self._number = 0  # of the signal that came
         self._hurried = False
+        self._passed_on = False
         self._over = threading.Event()
         self._bell, self._ring_fd = bells.make(blocking=True)
         self._thread = threading.Thread(target=self._run, name="workq-shutdown", daemon=True)
@@ -94,19 +95,24 @@ class SignalShutdown:
                     controller.loop.command(controller.loop.lead.wake_all)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        """Let the former handler act, or the system."""
-        self._restore(number)
-        former = signal.getsignal(number)
+        """Let the former handler act, or the system. A handler of the application's that was set since has called us, and acts no more."""
+        self._passed_on = True
+        former = self._former.get(number, signal.SIG_DFL)
         if callable(former):
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, former)
             former(number, frame)  # not sent once more: asyncio's loop hears of each signal by itself, and would act on it again
         else:
+            signal.signal(number, signal.SIG_DFL if former is None else former)
             signal.raise_signal(number)
 
     def _at_exit(self) -> None:
         """The program ends by itself while units are being waited for: it ends by the signal all the same."""
-        if self._number and os.getpid() == self._pid and self._number in self._former:
-            self._over.wait()  # bounded: by the drain and the end that follows
-            self._pass_on(self._number, None)
+        if not self._number or os.getpid() != self._pid or self._number not in self._former:
+            return
+        self._over.wait()  # bounded: by the drain and the end that follows
+        if not self._passed_on:
+            signal.raise_signal(self._number)  # to us, or to whoever has set a handler since
 
     # ------------------------------------------------------------ in the thread
 

@@ -145,6 +145,7 @@ def streaming() -> tuple[Stage, list[SteppedWorker]]:
         run_all(stage, workers)
     stage.controller.running().lead.try_pump()
     assert stage.controller.running().lead.streaming
+    stage.wq._row.poll_each = 10_000  # from here on it reads where the test says so
     return stage, workers
 
 
@@ -153,6 +154,29 @@ def finish(stage: Stage, workers: list[SteppedWorker], units: list[workq.Unit[in
     while not all(unit.done() for unit in units):  # bounded: by the test's time limit
         run_all(stage, workers)
     stage.controller.close()
+
+
+def test_work_of_high_priority_is_shared_out_if_it_is_not_little() -> None:
+    stage, workers = streaming()
+    stage.wq._row.estimate_s = 50e-6
+    urgent = stage.wq.options(priority=1)
+    units = [urgent.queue(abs, -n) for n in range(100)]
+    assert sorted(sent_to(stage)) == [0, 1]
+    assert workers[sent_to(stage).index(1)].step()
+    stage.controller.running().lead.try_pump()
+    assert 0 not in sent_to(stage)
+    finish(stage, workers, units)
+
+
+def test_what_a_thread_has_queued_when_it_begins_to_wait_is_sent_before_it_waits() -> None:
+    stage, workers = streaming()
+    units = [stage.wq.queue(abs, -n) for n in range(2)]
+    assert workers[sent_to(stage).index(2)].begin()  # and it does not end
+    units += [stage.wq.queue(abs, -n) for n in range(50)]
+    with pytest.raises(TimeoutError):
+        units[0].result(timeout=0.01)
+    assert 0 not in sent_to(stage)
+    finish(stage, workers, units)
 
 
 def run_all(stage: Stage, workers: list[SteppedWorker]) -> None:
@@ -181,7 +205,7 @@ def test_little_work_of_a_thread_that_goes_on_queueing_goes_to_one_worker_and_wa
     assert sorted(sent_to(stage)) == [0, 50], "all of them together"
     units += [stage.wq.queue(abs, -n) for n in range(50)]
     stage.controller.running().lead.try_pump()
-    assert sorted(sent_to(stage)) == [0, 50]
+    assert sorted(sent_to(stage)) == [0, 100]
     assert busy.begin()  # one of them takes long
     assert stage.controller.running().lead.stream_ended() is False
     assert stage.controller.running().lead.stream_ended() is True, "and the thread reads no more"

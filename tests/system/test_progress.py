@@ -19,6 +19,7 @@ import workq
 from tests.support import DEADLINE_S, ROOT, application, wait_readable
 from tests.system.held import Held
 from workq.seeing.bar import Line
+from workq.testing.clock import ManualClock
 
 pytestmark = pytest.mark.slow
 
@@ -106,8 +107,9 @@ if __name__ == "__main__":
 
 
 def test_the_rate_counts_from_the_beginning_of_the_wait() -> None:
-    line = Line("night", before=1000, total=1002)
-    line._begun -= 10.0
+    clock = ManualClock()
+    line = Line("night", 1000, 1002, clock.monotonic)
+    clock.advance(10.0)
     assert line.text(1000, 0, 1002, "") == "night: 1000/1002 (99 %), 10 s"
     assert line.text(1001, 0, 1002, "") == "night: 1001/1002 (99 %), 0.1/s, 10 s, 10 s left"
     assert "1580/s" in line.text(1000 + 15_800, 0, None, ""), "and not 1.58e+03"

@@ -467,6 +467,38 @@ def test_a_loop_of_asyncio_hears_the_signal_when_it_comes_and_once_again_after_t
     assert ended.stdout == "heard besides: 0\n"
 
 
+CHAINED_SERVICE = """
+    import signal, sys, time
+    import workq
+    if __name__ == "__main__":
+        if sys.argv[1] == "own":
+            signal.signal(signal.SIGTERM, lambda number, frame: (print("the former one"), sys.exit(7)))
+        workq.shutdown_on_signal(signal.SIGTERM)
+        ours = signal.getsignal(signal.SIGTERM)
+        def later(number, frame):
+            print("the later one", flush=True)
+            ours(number, frame)
+        signal.signal(signal.SIGTERM, later)
+        with workq.WorkMgr(1) as wq:
+            unit = wq.queue(abs, -1)
+            unit.result()
+            print("ready", flush=True)
+            time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("former", "code", "said"), [("own", 7, "the former one\n"), ("none", -signal.SIGTERM, "")])
+def test_a_handler_that_was_set_later_and_calls_ours_hears_of_the_signal_twice_and_the_former_one_once(
+    former: str, code: int, said: str
+) -> None:
+    with start_application(CHAINED_SERVICE, former) as app:
+        assert app.line() == "ready"
+        os.kill(app.pid, signal.SIGTERM)
+        ended = app.finish()
+    assert ended.stdout == "the later one\nthe later one\n" + said
+    assert (ended.returncode, ended.stderr) == (code, "")
+
+
 def test_uninstalling_puts_the_former_handler_back_and_leaves_nothing() -> None:
     before = signal.getsignal(signal.SIGUSR1)
     handle = workq.shutdown_on_signal(signal.SIGUSR1, drain_timeout=1)

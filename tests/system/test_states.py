@@ -164,7 +164,7 @@ def test_a_unit_that_was_sent_behind_one_that_waits_gets_a_stand_in_though_nobod
     wq.close()
 
 
-@pytest.mark.parametrize("controller", [DEFAULTS._replace(sample_s=0.1)], indirect=True)  # so long that a busy machine runs the child
+@pytest.mark.parametrize("controller", [DEFAULTS._replace(sample_s=0.3)], indirect=True)  # so long that a busy machine runs the child
 @pytest.mark.parametrize("work", [spin, wait_for_busy_child])
 def test_a_unit_that_computes_or_whose_child_does_is_not_judged_blocked(
     work: Callable[[str], Any], controller: workq.Controller, tmp_path: Path

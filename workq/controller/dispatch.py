@@ -128,10 +128,10 @@ class Dispatcher:
             most = min(settings.batch_units, int(target_s / estimate) or 1, int(settings.batch_bytes / queue.bytes_each) or 1)
         workers = queue.workers
         streaming = self.want == NOBODY  # a thread queues and reads in turn, and is soon here again
-        little = streaming and len(queue.pending) * estimate < LITTLE_S
+        little = streaming and queue.depth() * estimate < LITTLE_S and not any(map(self._takes_long, workers))
         turns = workers if len(workers) == 1 else sorted(workers, key=_batches_in_flight, reverse=little)
         if queue.lag_s > settings.batch_target_s:
-            turns = [*turns, *turns]  # nobody comes in time to bring the second batch: both go now
+            turns = [*turns, *reversed(turns)]  # nobody comes in time to bring the second batch: both go now
         for worker in turns:
             pending = queue.front()
             if not pending or queue.paused:
@@ -160,6 +160,11 @@ class Dispatcher:
             if self._may_take(worker, credit, estimate):
                 return True
         return False
+
+    def _takes_long(self, worker: Worker) -> bool:
+        """Return whether a worker is at a unit that takes longer than it was to."""
+        running = self.running(worker)
+        return running is not None and time.monotonic() - running[1] > LITTLE_S
 
     def _dispatch_lone(self, queue: Queue) -> bool:
         """The short way of one unit to an idle worker that knows its function: no arithmetic of batches."""

@@ -43,7 +43,7 @@ def gather(loop: Loop) -> Iterator[Event]:
     unknown = []
     while loop.attention:
         queue = loop.attention.pop()
-        queue.rung = False
+        loop.begin_look(queue)
         if queue.number in loop.core.queues or not queue.opened or queue.gone:
             yield from of_queue(loop, queue)
         else:  # opened by another thread after the core was told of what had happened: it hears of that first, in the next turn
@@ -99,7 +99,7 @@ def of_queue(loop: Loop, queue: Queue) -> Iterator[Event]:
         return
     if queue.room and queue.depth():
         loop.dispatcher.dispatch(queue)
-        loop.take_attention(queue)  # it may have told us of itself just now
+        loop.begin_look(queue)  # it may have told us of itself just now
     units = queue.depth()
     queue.peak_depth = max(queue.peak_depth, units)
     if not units:

@@ -92,7 +92,7 @@ class Intake:
                 queue.pending.append(unit)
             if queue.room:
                 self._dispatch()
-            elif (queue.depth() if priority else len(queue.pending)) > queue.told and not queue.rung:
+            elif (queue.depth() if priority else len(queue.pending)) > queue.told and queue.rung != queue.looks:
                 self._tell(unit)
             else:
                 self._ticks += 1

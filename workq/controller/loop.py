@@ -175,25 +175,21 @@ class Loop:
     def look_at(self, queue: Queue) -> None:
         """Have the controller look at a queue's backlog, and ring it once for all units that come before it looks: those may be thousands.
 
-        Whoever finds the queue ``rung`` has nothing to do: the controller takes that back first, and looks afterwards.
+        That is noted after the bell, so that whoever finds it noted can count on it; and a look that came first has made the note stale.
         """
-        if queue.rung:
+        look = queue.looks
+        if queue.rung == look:
             return
-        try:
-            queue.rung = self.thread is not None or not self.controller.threaded  # somebody is there who looks
-            self.attention.add(queue)
-            self.ring()
-        except BaseException:  # a signal handler's, between two of these; others may count on it by now
-            self.attention.add(queue)
-            self.ring()
-            raise
+        self.attention.add(queue)
+        self.ring()
         if self.thread is None:
             self.start()
+        queue.rung = look
 
-    def take_attention(self, queue: Queue) -> None:
-        """Before its backlog is looked at. In the controller's thread."""
+    def begin_look(self, queue: Queue) -> None:
+        """Take a queue out of those to be looked at, before its backlog is looked at. In the controller's thread."""
         self.attention.discard(queue)
-        queue.rung = False
+        queue.looks += 1
 
     def start(self) -> None:
         """Start the thread, at the first unit."""

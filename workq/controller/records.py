@@ -280,7 +280,8 @@ class Queue:  # weakly referred to by its controller
         self.gate: Gate | None = None  # of a queue in which only so many units may wait
         self.room = False  # a worker of ours may take more
         self.told = 0  # how many waiting units the core was told of; NEVER: enough
-        self.rung = False  # the controller was rung to look at more of them, and has not looked yet
+        self.looks = 0  # how often the controller has looked at its backlog; belongs to the controller's thread
+        self.rung = -1  # after which of them it was last rung to look again
         self.ids = count(1)
         self.estimate_s = 0.0  # of one unit's time, measured
         self.lag_s = 0.0  # how long its workers stood idle before they were given more, lately

@@ -196,6 +196,8 @@ class Lead:
                 busy = worker
         if busy is None or len(busy.batches) != 1 or len(busy.batches[0].units) != 1 or expects(busy):
             return None
+        if busy.queue is not None and busy.queue.depth():
+            return None
         return busy
 
     def _leave_lone(self) -> None:
@@ -263,7 +265,7 @@ class Lead:
             return False
         with self._dispatcher.lock:
             if self.streaming:
-                self.streaming = False
+                self._end_stream()
                 if self._dispatcher.want == NOBODY:
                     self._dispatcher.want = CONTROLLER
                 for worker in self._dispatcher.workers:
@@ -286,6 +288,8 @@ class Lead:
                 return False
             if self.closed:
                 return True
+            if self.streaming:
+                self._read_what_streamed()
             self._dispatcher.want = LEADER
             self._read_until(ready, deadline)
             return True
@@ -300,6 +304,19 @@ class Lead:
                     lock.release()
                 except RuntimeError:  # `leave` has given it back
                     pass
+
+    def _read_what_streamed(self) -> None:
+        """A thread that queued and read in turn now waits, and its next look is this one: what it left to be sent together is sent."""
+        with self._dispatcher.lock:
+            self._end_stream()
+        self.pump()
+
+    def _end_stream(self) -> None:
+        """Units are sent as they come again, wherever there is room: none is left to a look that does not come. Under the dispatch lock."""
+        self.streaming = False
+        for worker in self._dispatcher.workers:
+            if worker.queue is not None:
+                worker.queue.room = True
 
     def _read_until(self, ready: Callable[[], bool], deadline: float | None) -> None:
         """Read until it is ready, the time is up or the controller claims the lead.
@@ -393,7 +410,8 @@ class Lead:
         dispatcher = self._dispatcher
         with dispatcher.lock:
             dispatcher.want = CONTROLLER
-            self.streaming = False
+            if self.streaming:
+                self._end_stream()
             _have_the_controller_rung(dispatcher.workers)
         self.lock.release()
         fence()
@@ -414,7 +432,7 @@ class Lead:
             if worker.batches or expects(worker):
                 total += dispatcher.read(worker)
                 queue = worker.queue
-                if queue is not None and queue.room and (queue.pending or queue.ranked):
+                if queue is not None and (queue.room or dispatcher.want == NOBODY) and (queue.pending or queue.ranked):
                     with dispatcher.lock:
                         dispatcher.dispatch(queue)
                 if not worker.batches and ((dispatcher.wanted_dry and not worker.told_dry) or self._others_hold_more(worker)):

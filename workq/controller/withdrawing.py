@@ -49,7 +49,7 @@ class Withdrawals:
         if queue.opened and not queue.gone:
             queue.gone = True
             self._loop.believed_waiting.discard(queue)
-            self._loop.take_attention(queue)
+            self._loop.begin_look(queue)
             self._loop.tell_in_turn(QueueClosed(queue.number))
         self._loop.lead.wake_ready()
 

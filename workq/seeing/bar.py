@@ -126,15 +126,16 @@ def _in_notebook() -> bool:
 class Line:
     """One line of a terminal, drawn again and again. No colours."""
 
-    def __init__(self, title: str, before: int, total: int | None) -> None:
+    def __init__(self, title: str, before: int, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._title = title
         self._before = before  # ended when the wait began, and so no part of the rate
-        self._begun = time.monotonic()
+        self._clock = clock
+        self._begun = clock()
         self._text = ""
 
     def text(self, done: int, failed: int, total: int | None, note: str) -> str:
         """Return what is to be said."""
-        spent_s = time.monotonic() - self._begun
+        spent_s = self._clock() - self._begun
         ended = done - self._before
         per_s = ended / spent_s if spent_s > 0 else 0.0
         parts = [f"{self._title}: {done}" + (f"/{total} ({100 * done // total} %)" if total else ""), f"{failed} failed" if failed else ""]
