@@ -65,6 +65,24 @@ def test_a_unit_goes_to_the_worker_and_its_result_comes_back(stage: Stage) -> No
     assert stage.wq.statistics().done == 1
 
 
+def test_a_worker_that_is_ready_before_the_launcher_has_said_its_pid_is_given_nothing_until_then(stage: Stage) -> None:
+    """Whoever is shown a worker that runs a unit may kill it by its pid, and 0 would be his own process group."""
+    unit = stage.wq.queue(abs, -7)
+    stage.turn()
+    worker = stage.worker()
+    pid, worker.lane.pid = worker.lane.pid, 0
+    worker.get_ready()
+    stage.turn()
+    assert unit.state.value == "queued"
+    assert not worker.begin()
+    worker.lane.pid = pid
+    stage.turn()
+    assert worker.step()
+    stage.turn()
+    assert unit.worker is not None
+    assert (unit.result(), unit.worker.pid) == (7, pid)
+
+
 def test_units_queued_while_the_worker_starts_all_run_in_order(stage: Stage) -> None:
     units = [stage.wq.queue(abs, -n) for n in range(100)]
     worker = stage.ready()

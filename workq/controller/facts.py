@@ -54,7 +54,7 @@ def gather(loop: Loop) -> Iterator[Event]:
 
 def of_worker(loop: Loop, worker: Worker) -> Iterator[Event]:
     """Yield what has changed with one worker."""
-    if not worker.ready or worker.exited:
+    if not (worker.ready and worker.pid) or worker.exited:  # it may say so before the launcher has said which process it is
         return
     loop.dispatcher.mend(worker)
     number = WorkerId(int(worker.number))

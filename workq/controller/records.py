@@ -229,7 +229,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Its process number; 0 before it has started."""
+        """Its process number; 0 before it has started. None but those that have are given units: ``os.kill(0, ...)`` is for oneself."""
         return self.lane.pid
 
     def stack(self, timeout: float = 1.0) -> str:

@@ -24,13 +24,13 @@ class LockParty:
     Attributes:
         who: The unit (and the thread, if it is not its main one), or the thread of the application.
         worker: The name of the worker; None: the application itself.
-        pid: The process; 0 where it has just ended.
+        pid: The process; None where it has just ended.
         for_s: For how long it has held or waited, seconds.
     """
 
     who: str
     worker: str | None
-    pid: int
+    pid: int | None
     for_s: float
 
 
@@ -114,11 +114,13 @@ def lock_table(controller: Controller) -> LockTable:
         return LockTable(())
     controller.claims.settle()
     now = time.monotonic()
-    places: dict[int, tuple[str | None, int]] = {int(worker.number): (worker.name, worker.pid) for worker in list(loop.dispatcher.workers)}
+    places: dict[int, tuple[str | None, int | None]] = {
+        int(worker.number): (worker.name, worker.pid) for worker in list(loop.dispatcher.workers)
+    }
     places[0] = None, os.getpid()
 
     def party(claim: Claim) -> LockParty:
-        name, pid = places.get(claim.party[0], (None, 0))
+        name, pid = places.get(claim.party[0], (None, None))
         return LockParty(claim.who, name, pid, max(0.0, now - claim.since))
 
     def waiting(row: locks.LockRow | locks.EventRow) -> tuple[LockParty, ...]:
