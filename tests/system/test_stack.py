@@ -138,9 +138,12 @@ def test_of_a_unit_that_waits_in_workq_its_own_frames_come_first(tmp_path: Path)
     with workq.WorkMgr(2) as wq, Held(wq.options(name="holder"), tmp_path, partial(hold_with, lock)):  # type: ignore[arg-type]
         unit = wq.queue(ask_for, lock)
         wait_until(lambda: [row for row in wq.workers() if row.waits_for])
-        assert unit.worker is not None
-        head, first, *others = unit.worker.stack(DEADLINE_S).splitlines()
-    assert head == "main thread, in workq/locking.py __enter__ (most recent call first):"
+        worker = unit.worker
+        assert worker is not None
+        expected = "main thread, in workq/locking.py __enter__ (most recent call first):"
+        wait_until(lambda: worker.stack(DEADLINE_S).startswith(expected), what="it has asked and waits")  # what asks is shown sooner
+        head, first, *others = worker.stack(DEADLINE_S).splitlines()
+    assert head == expected
     assert first.endswith(" in ask_for")
     assert others == []
 
