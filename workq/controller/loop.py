@@ -288,7 +288,7 @@ class Loop:
         if self.crowded and any(gate.has_room() for gate in tuple(self.crowded)):
             self.lead.wake_all()
         self.turns_s += self.clock() - begun
-        if again or self.attention:
+        if again or self.attention:  # what was ordered may have added some after the look
             self.ring()
 
     def _look_for_stuck(self) -> None:
