@@ -6,10 +6,12 @@ import contextlib
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -659,3 +661,62 @@ def test_units_that_are_cancelled_anywhere_in_a_lock_leave_it_free(wq: workq.Wor
         workq.Lock(f"door{number}").release()
     assert not workq.locks().leaks
     assert wq.metrics().workers_killed == 0
+
+
+OURS = ("transport/claims.py", "transport/lockpage.py", "worker/claims.py", "controller/claims.py")
+
+
+def taken_within_each_step_of_a_release() -> tuple[list[str], int]:
+    """Release a lock again and again, and before its n-th bytecode have another thread try to take it, and release it where it can.
+
+    Returns:
+        What went wrong, and how many bytecodes a release has.
+    """
+    wrong: list[str] = []
+    step = reached = 0
+
+    def take_and_release() -> None:
+        lock = workq.Lock("each step")
+        try:
+            if lock.acquire(blocking=False):
+                lock.release()
+        except workq.LockError as error:
+            wrong.append(f"before bytecode {step}: {error}")
+
+    def at_step(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal reached
+        if not frame.f_code.co_filename.endswith(OURS):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            reached += 1
+            if reached == step + 1:
+                other = threading.Thread(target=take_and_release)
+                other.start()
+                other.join()
+        return at_step
+
+    while reached >= step:
+        reached = 0
+        lock = workq.Lock("each step")
+        lock.acquire()
+        sys.settrace(at_step)
+        try:
+            lock.release()
+        finally:
+            sys.settrace(None)
+        step += 1
+    return wrong, reached
+
+
+def test_another_thread_may_take_a_lock_within_each_step_of_its_release() -> None:
+    """A thread that comes to its own note of the lock after it gave it back once deleted that of the thread that had got it meanwhile."""
+    wrong, steps = taken_within_each_step_of_a_release()
+    assert wrong == []
+    assert steps > 20
+
+
+def test_another_thread_of_the_unit_may_as_well(wq: workq.WorkMgr) -> None:
+    wrong, steps = wq.queue(taken_within_each_step_of_a_release).result(DEADLINE_S)
+    assert wrong == []
+    assert steps > 50

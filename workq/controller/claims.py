@@ -131,11 +131,11 @@ class ApplicationClaims(Claims):
 
     def free_those_of(self, who: str) -> list[str]:
         """Give back what a unit that ran here has left locked, and return the locks' names."""
-        names = [name for name, held in tuple(self.held.items()) if held.who == who]
-        for name in names:
-            held = self.held.pop(name)
-            self.send("leak", held.ticket, name)
-        return names
+        left = [(lock, held) for lock, held in tuple(self.held.items()) if held.who == who]
+        for lock, held in left:
+            self.held.pop(lock, None)
+            self.send("leak", held.ticket, lock[0])
+        return [name for (name, _), _ in left]
 
     # ------------------------------------------------------------ waits for units, which may close a circle
 

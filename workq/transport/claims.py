@@ -40,13 +40,16 @@ class Held:
 
 
 class Claims:
-    """The locks that this process holds, and the asking. ``held`` is changed by the thread that takes or gives back the lock.
+    """The locks that this process holds, and the asking.
+
+    ``held`` is by lock and thread, and an entry is made and deleted by its own thread alone: whoever gives a lock back comes to his entry
+    afterwards, and by then another thread may have got the lock, and made its own.
 
     Each side says how it sends, waits and shields what must not be cut in two.
     """
 
     def __init__(self) -> None:
-        self.held: dict[str, Held] = {}
+        self.held: dict[tuple[str, int], Held] = {}
         self._tickets = count(1)
 
     # ------------------------------------------------------------ what each side does its own way
@@ -100,11 +103,11 @@ class Claims:
 
     def release(self, name: str) -> None:
         """Give a lock back. Raises LockError where the calling thread does not hold it."""
-        held = self.held.get(name)
+        held = self.held.get((name, get_ident()))
+        if held is None and self._has(name):
+            raise LockError(f"lock {name!r} cannot be released: another thread holds it")
         if held is None:
             raise LockError(f"lock {name!r} cannot be released: nobody holds it in this process")
-        if held.thread != get_ident():
-            raise LockError(f"lock {name!r} cannot be released: another thread holds it")
         number = self.shield()
         self.give_back(name, held)
         self.unshield(number)
@@ -112,17 +115,19 @@ class Claims:
     def give_back(self, name: str, held: Held) -> None:
         """Give back a lock that this process holds."""
         self.send("release", held.ticket, name)
-        if self.held.get(name) is held:
-            del self.held[name]
+        self.held.pop((name, held.thread), None)
 
     def holds(self, name: str) -> bool:
         """Return whether the calling thread holds a lock."""
-        held = self.held.get(name)
-        return held is not None and held.thread == get_ident()
+        return (name, get_ident()) in self.held
 
     def locked(self, name: str) -> bool:
         """Return whether anybody holds a lock."""
-        return name in self.held or self._ask("locked", name) == GRANTED
+        return self._has(name) or self._ask("locked", name) == GRANTED
+
+    def _has(self, name: str) -> bool:
+        """Return whether a thread of this process holds a lock."""
+        return any(name == each for each, _ in tuple(self.held))
 
     # ------------------------------------------------------------ events
 
@@ -166,7 +171,7 @@ class Claims:
             if answer is not None and answer[0] == QUEUED:
                 answer = self._stand_in_line(ticket, deadline)
             if answer is not None and answer[0] == GRANTED and held is not None:
-                self.held[name] = held
+                self.held[name, held.thread] = held
             if answer is not None and answer[0] == FREE:
                 self.learn(name, answer[1])
         except BaseException:
@@ -187,9 +192,9 @@ class Claims:
 
     def _withdraw(self, name: str, ticket: int) -> None:
         number = self.shield()
-        held = self.held.get(name)
+        held = self.held.get((name, get_ident()))
         if held is not None and held.ticket == ticket:
-            del self.held[name]
+            self.held.pop((name, held.thread), None)
         self.send("withdraw", ticket, name)
         self.unshield(number)
 

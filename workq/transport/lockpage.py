@@ -18,7 +18,10 @@ import fcntl
 import mmap
 import os
 import struct
-from _thread import get_ident
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from workq.transport.claims import Held
 
 NAMES = 1024  # that can have a byte; further ones are always asked for
 FLAGS_BYTES = NAMES * 8
@@ -107,9 +110,11 @@ def held_of(words: memoryview) -> dict[int, tuple[int, float]]:
 
 
 class Thin:
-    """A worker's way to locks that are free. ``_trying`` keeps its threads from one byte, which the kernel gives to all of a process.
+    """A worker's way to locks that are free.
 
-    ``bytes`` is filled by whoever is told by the controller; an entry of the board is the thread's that has taken the byte.
+    ``bytes`` is filled by whoever is told by the controller; an entry of the board is the thread's that has taken the byte. The kernel
+    gives a byte to all threads of a process: the one that has it, or tries to get it, stands in ``_takers``, from before it is tried for
+    until after it was given back.
     """
 
     def __init__(self, page: Page, words: memoryview, main_thread: int) -> None:
@@ -117,36 +122,36 @@ class Thin:
         self.bytes: dict[str, int] = {}
         self._words = words
         self._main_thread = main_thread
-        self._trying: dict[str, object] = {}
+        self._takers: dict[str, Held] = {}
 
-    def take(self, name: str, held: dict[str, object], mine: object, now_ns: int) -> bool:
+    def take(self, name: str, held: dict[tuple[str, int], Held], mine: Held, now_ns: int) -> bool:
         """Take a lock that is free, and nobody waits for, and put ``mine`` into ``held``; else return False."""
         byte = self.bytes.get(name)
-        if byte is None or self._trying.setdefault(name, mine) is not mine:
+        if byte is None or self._takers.setdefault(name, mine) is not mine:
             return False
+        lock = name, mine.thread
         try:
-            if name in held or not self.page.take(byte):
-                return False
-            thread = get_ident()
-            if not self.page.flags[byte] and note_held(self._words, byte, 0 if thread == self._main_thread else thread, now_ns):
-                held[name] = mine
+            if self.page.take(byte) and not self.page.flags[byte] and note_held(self._words, byte, self._number(mine.thread), now_ns):
+                held[lock] = mine
         finally:
-            if name not in held:  # an entry was missing, or the flag is up: then we ask; or an exception of a signal handler has struck
+            if held.get(lock) is not mine:  # it is not free, an entry was missing, or the flag is up: we ask; or an exception has struck
                 self.give(name, held, mine)
-            del self._trying[name]
-        return held.get(name) is mine
+        return held.get(lock) is mine
 
-    def give(self, name: str, held: dict[str, object], mine: object) -> bool:
+    def _number(self, thread: int) -> int:
+        return 0 if thread == self._main_thread else thread
+
+    def give(self, name: str, held: dict[tuple[str, int], Held], mine: Held) -> bool:
         """Give a lock back; return whether the controller has to be told.
 
-        The race: 1. a thread gives the byte back; 2. the controller takes it, and grants the lock to another thread of this process, which
-        notes that in ``held``; 3. the first thread comes to its own entry, and finds that of the other: it stays.
+        From the moment when the byte is given back another thread of this process may be granted the lock, and note that in ``held``.
         """
         byte, words = self.bytes[name], self._words
         for at in range(HELD_AT, HELD_AT + HELD * HELD_WORDS, HELD_WORDS):
             if words[at] == byte + 1:
                 words[at] = 0
         self.page.give(byte)
-        if held.get(name) is mine:
-            del held[name]
+        self._takers.pop(name, None)
+        if held.get((name, mine.thread)) is mine:  # nobody but this thread makes or deletes its entry
+            del held[name, mine.thread]
         return bool(self.page.flags[byte])

@@ -55,10 +55,10 @@ class WorkerClaims(Claims):
         mine = Held(get_ident(), 0, words[STARTED] if words[STARTED] > words[FINISHED] else 0, "")
         try:
             number = self.shield()
-            taken = thin.take(name, self.held, mine, time.monotonic_ns())  # type: ignore[arg-type]
+            taken = thin.take(name, self.held, mine, time.monotonic_ns())
             self.unshield(number)
         except BaseException:
-            if self.held.get(name) is mine:
+            if self.held.get((name, mine.thread)) is mine:
                 self.give_back(name, mine)
             raise
         return taken
@@ -67,7 +67,7 @@ class WorkerClaims(Claims):
         """Give back a lock that this process holds."""
         if held.ticket or self._thin is None:
             super().give_back(name, held)
-        elif self._thin.give(name, self.held, held):  # type: ignore[arg-type]
+        elif self._thin.give(name, self.held, held):
             self.send("freed", 0, name)
 
     def learn(self, name: str, text: str) -> None:
@@ -183,7 +183,7 @@ class WorkerClaims(Claims):
 
     def left_locked(self) -> list[str]:
         """Return the names of the locks that the unit which has just ended, or one before it, still holds."""
-        names = [name for name, held in tuple(self.held.items()) if held.unit]
-        for name in names:
-            self.send("left", 0, name, self.unit()[1] + self._thread_text(self.held[name].thread))
-        return names
+        left = [(name, thread) for (name, thread), held in tuple(self.held.items()) if held.unit]
+        for name, thread in left:
+            self.send("left", 0, name, self.unit()[1] + self._thread_text(thread))
+        return [name for name, _ in left]
