@@ -24,7 +24,7 @@ FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef |
 IN_THE_CONTROLLERS_THREAD = {
     *("dispatch.drop_all", "halts.fail_category", "halts.exited", "halts._forget", "halts._read_all", "halts._read_while_it_flows"),
     *("fitting.fail_queue", "loop._run", "loop._decide", "loop._end", "recalling.hold_back", "sessions.lose"),
-    *("waiting.close", "waiting.stream_ended", "withdrawing.drop_waiting", "withdrawing.fail_everything"),
+    *("waiting.close", "withdrawing.drop_waiting", "withdrawing.fail_everything"),
 }
 IN_A_WORKER_BETWEEN_UNITS = {"channel.push"}
 NOTHING_IS_GIVEN_BACK = {  # the `try` is there for an exception of its own, which is no signal handler's

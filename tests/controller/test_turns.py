@@ -13,7 +13,9 @@ import pytest
 
 import workq
 from workq.config import DEFAULTS
+from workq.controller.row import ROW
 from workq.testing.engine import MemoryEngine, SteppedWorker
+from workq.transport.board import CONTROLLER, NOBODY, WAIT
 
 
 class Stage:
@@ -239,6 +241,107 @@ def test_more_than_little_work_is_shared_out_while_a_thread_goes_on_queueing() -
     stage.controller.running().lead.try_pump()
     assert 0 not in sent_to(stage)
     finish(stage, workers, units)
+
+
+def in_a_row(workers: int = 1) -> tuple[Stage, SteppedWorker]:
+    """Have a thread that queues one unit, waits for it, queues the next one, and so on, and a worker that has ended each before."""
+    stage = Stage(workers=workers)
+    first = stage.wq.queue(abs, -1)
+    worker = stage.ready()
+    assert worker.step()
+    stage.turn()
+    assert first.result() == 1
+    for n in range(ROW):
+        assert_trip(stage, worker, n)
+    return stage, worker
+
+
+def assert_trip(stage: Stage, worker: SteppedWorker, n: int) -> None:
+    unit = stage.wq.queue(abs, -n)
+    assert worker.step()
+    assert unit.result() == n
+
+
+def rung_by(stage: Stage, number: int = 1) -> int:
+    """Return whom a worker would ring."""
+    (worker,) = (each for each in stage.controller.running().dispatcher.workers if each.number == number)
+    return int(worker.words[WAIT])
+
+
+def test_the_worker_of_a_thread_that_queues_one_by_one_and_waits_for_each_rings_nobody() -> None:
+    stage, worker = in_a_row()
+    bell = stage.controller.running().bell_fd
+    assert stage.controller.running().lead.unrung
+    rings(bell)
+    for n in range(100):
+        assert_trip(stage, worker, n)
+    assert rings(bell) == 0
+    assert stage.wq.statistics().done == 1 + ROW + 100
+    stage.controller.close()
+
+
+def test_what_a_thread_queues_and_does_not_wait_for_is_read_by_the_controller_all_the_same() -> None:
+    stage, worker = in_a_row()
+    assert_trip(stage, worker, 7)
+    unit = stage.wq.queue(abs, -1)
+    assert rung_by(stage) == NOBODY
+    lead = stage.controller.running().lead
+    assert lead.stream_ended() is False, "a unit was waited for since it last looked"
+    assert lead.stream_ended() is True, "and none since"
+    assert rung_by(stage) == CONTROLLER
+    assert not lead.unrung
+    assert worker.step()
+    stage.turn()
+    assert unit.done()
+    stage.controller.close()
+
+
+def test_a_row_ends_where_units_are_sent_otherwise_and_what_is_under_way_is_rung_for() -> None:
+    stage, worker = in_a_row()
+    units = [stage.wq.queue(abs, -n) for n in range(2)]
+    assert rung_by(stage) == CONTROLLER
+    assert rings(stage.controller.running().bell_fd) > 0, "it may have ended before"
+    assert not stage.controller.running().lead.unrung
+    while not all(unit.done() for unit in units):
+        run_all(stage, [worker])
+    stage.controller.close()
+
+
+def test_a_row_ends_where_somebody_waits_for_a_time_and_begins_again_later() -> None:
+    stage, worker = in_a_row()
+    unit = stage.wq.queue(abs, -1)
+    with pytest.raises(TimeoutError):
+        unit.result(timeout=0.01)
+    assert not stage.controller.running().lead.unrung
+    assert worker.step()
+    assert unit.result() == 1
+    for n in range(ROW):
+        assert_trip(stage, worker, n)
+    assert stage.controller.running().lead.unrung
+    stage.controller.close()
+
+
+def test_units_of_another_thread_ring_the_controller_while_one_has_a_row() -> None:
+    stage, worker = in_a_row()
+    units: list[workq.Unit[int]] = []
+    other = threading.Thread(target=lambda: units.append(stage.wq.queue(abs, -1)))
+    other.start()
+    other.join()
+    assert rung_by(stage) == CONTROLLER
+    assert worker.step()
+    assert units[0].result() == 1
+    stage.controller.close()
+
+
+def test_long_units_are_no_row() -> None:
+    stage, worker = in_a_row()
+    stage.controller.running().lead.stream_ended()
+    stage.controller.running().lead.stream_ended()
+    for n in range(2 * ROW):
+        stage.wq._row.estimate_s = 0.01
+        assert_trip(stage, worker, n)
+    assert not stage.controller.running().lead.unrung
+    stage.controller.close()
 
 
 @pytest.mark.parametrize("phase", ["starting", "idle", "sent", "running", "between"])

@@ -279,3 +279,12 @@ def test_a_callback_that_closes_its_controller_leaves_no_thread() -> None:
     wq = workq.WorkMgr(1, controller=controller)
     wq.queue(abs, -1).add_done_callback(lambda unit: controller.close())
     wait_until(lambda: controller.closed and not any(thread.name.startswith("closed-from") for thread in threading.enumerate()))
+
+
+def test_a_callback_of_a_unit_that_nobody_waits_for_is_called_after_a_row_of_waits(controller: workq.Controller) -> None:
+    with workq.WorkMgr(1, controller=controller) as wq:
+        for n in range(200):
+            assert wq.queue(abs, -n).result() == n
+        called = threading.Event()
+        wq.queue(abs, -1).add_done_callback(lambda unit: called.set())
+        assert called.wait(DEADLINE_S)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import threading
 import time
+from _thread import get_ident
 from collections import deque
 from itertools import islice, repeat, starmap
 from marshal import dumps as marshal_dumps
@@ -30,6 +31,7 @@ from workq.controller import backlog as backlogs
 from workq.controller import outfit, tallies
 from workq.controller.backlog import place_of, put_back
 from workq.controller.records import GHOST, NEVER, OWN_FIRST, Batch, Call, Large, Queue, Worker
+from workq.controller.row import Row
 from workq.core.batches import work_s
 from workq.core.states import UnitState
 from workq.outcome import ASKED, PENDING, Ended, Raw, SegmentRaw
@@ -77,6 +79,7 @@ MOST_LONE_TIMES = 256  # that wait to be noted where nobody waits for lone units
 LONG_S = 0.01  # units that take longer than this are sent with one batch of credit instead of two
 LARGE_FRAME_BYTES = 256 << 10  # reading so much may itself kill a worker, for memory; it is tried so often:
 MOST_DEATHS_ON_ITS_WAY = 3
+MOST_ASKED = 16  # ended units that were asked for and are kept all the same, until there is more of them
 READINGS_LOOKED_AT = 4  # large results that were handed out, looked at with each frame
 SHARE_S = 50e-6  # waiting units are shared out among workers in portions of at least so much work
 LITTLE_S = 500e-6  # not shared out where a thread queues and reads in turn: two looks' worth (POLL_S)
@@ -96,6 +99,7 @@ class Dispatcher:
         self.lone_times: deque[tallies.LoneTimes] = deque()  # of units that were alone, to be taken in when there is time
         self.workers: list[Worker] = []  # replaced whole, by the controller, under the lock
         self.want = CONTROLLER  # whom workers are to ring: the leader while there is one
+        self.row = Row()
         self.wanted_dry = False  # a queue waits for a worker: the controller wants to hear of each that runs dry
         self.post = post  # wakes the controller
         self.look_at: Callable[[Queue], None] = lambda queue: None  # has it look at a queue's backlog
@@ -119,6 +123,9 @@ class Dispatcher:
         """
         if self._dispatch_lone(queue):
             return
+        if self.row.thread:
+            self.row.end(self.workers)
+            self.post()
         settings = self.settings
         estimate = queue.estimate_s
         credit = 2 if estimate < LONG_S else 1
@@ -191,7 +198,8 @@ class Dispatcher:
         worker.batches.append(batch)
         worker.forming = None
         unit = units[0]
-        worker.words[WAIT] = self.want
+        caller, row = get_ident(), self.row  # first: nothing is called in the next line, so that no thread changes what it reads
+        worker.words[WAIT] = NOBODY if row.thread == caller else self.want
         payload = marshal_dumps((batch.first, call.number, (unit.data,), (unit.id,), None), 2)
         worker.outgoing.send(DOWN_HEAD.pack(len(payload)) + payload)
         queue.bytes_down += len(payload)
@@ -375,11 +383,71 @@ class Dispatcher:
             queue = worker.queue
             if queue is not None:
                 queue.room = True
-            if queue is not None and (len(queue.ended) > queue.prune_at or queue.asked > max(16, len(queue.ended) // 2)):
+            if queue is not None and (len(queue.ended) > queue.prune_at or queue.asked > max(MOST_ASKED, len(queue.ended) // 2)):
                 self._prune(queue)
             if words[READ] != worker.read_at:
                 words[READ] = worker.read_at
         return total
+
+    def read_lone(self, worker: Worker) -> bool:
+        """The short way of one plain result, as `_dispatch_lone` is of one unit. Return False where it is not that, and `read` has to come.
+
+        Its steps are those of `read`, in the same order: whoever comes after an exception of a signal handler takes them up there.
+        """
+        words, incoming, batch = worker.words, worker.incoming, worker.batches[0]
+        first, unit, queue = batch.first, batch.units[0], batch.queue
+        if words[FINISHED] != first or batch.at or unit is GHOST or unit.value is not PENDING:
+            return False
+        if words[FRAMES] != incoming.counted or incoming.others or incoming.partial or worker.waits_for_large:
+            return False
+        board, slot = worker.lane.board, first & MASK
+        begun, ended = words[BATCH_AT], board.ends[slot]
+        if begun > ended or len(queue.ended) > queue.prune_at or queue.asked > MOST_ASKED:
+            return False
+        header = board.headers[slot]
+        kind = header & KIND_MASK
+        if kind == KIND_NONE:
+            value: Any = None
+        elif kind == KIND_INT:
+            value = header >> KIND_BITS
+        elif kind in (KIND_PICKLE, KIND_MARSHAL):
+            length, position = header >> LENGTH_SHIFT & LENGTH_MASK, header >> POSITION_SHIFT
+            offset = position & RING_MASK
+            payload = bytes(board.ring[offset : offset + length])
+            value = Raw(payload) if kind == KIND_PICKLE else marshal_loads(payload)
+            worker.read_at = position + length
+            queue.bytes_up += length
+        else:
+            return False
+        batch.begun_ns = unit.started_ns = begun
+        unit.ended_ns = ended
+        unit.worker_record = worker
+        batch.done += 1
+        if unit.extra is None:  # nothing is called between this and the store, so nobody makes one meanwhile
+            unit.value = value
+        else:
+            unit.extra.end(unit, value)
+        queue.ended.append(unit)
+        if unit.extra is not None:
+            self.after_end(unit)
+        batch.at = 1
+        queue.done += batch.done
+        batch.done = 0
+        self._note_lone(worker, batch)
+        worker.batches.popleft()
+        worker.units_done += 1
+        words[READ] = worker.read_at
+        return True
+
+    def _note_lone(self, worker: Worker, batch: Batch) -> None:
+        """What `_measure` does of a batch, for a unit that was alone."""
+        unit, queue = batch.units[0], batch.queue
+        begun, ended = unit.started_ns, unit.ended_ns
+        self.lone_times.append((queue.times, unit.call.usual, unit.queued_ns, begun, ended))
+        took = (ended - begun) / 1e9
+        queue.estimate_s = (queue.estimate_s + took) / 2 if queue.estimate_s else took
+        queue.lag_s *= LAG_KEPT
+        queue.room = True
 
     def _settle(self, worker: Worker, batch: Batch, at: int, upto: int) -> int:
         """Settle units `at` to `upto` of a batch; stop early where a result has not arrived whole."""

@@ -239,7 +239,7 @@ class Loop:
         due.append(self._load_due)
         times = [moment for moment in due if moment is not None]
         timeout = max(0.0, min(times) - time.monotonic()) if times else -1
-        while self.lead.streaming and not (0 <= timeout < STREAM_S):
+        while self.lead.unrung and not (0 <= timeout < STREAM_S):
             ready = self._poller.poll(STREAM_S)
             if ready or self.lead.stream_ended():
                 return ready

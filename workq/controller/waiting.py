@@ -12,6 +12,8 @@ The hand-over, and the race that it settles. Workers ring whoever the board's WA
 4. The controller, for what only it does (deaths, taking back, stopping), *claims* the lead: it sets ``claimed``, rings the leader's bell
    and waits for the lock; the leader leaves, and follows until the controller has left.
 
+Where one thread queues units one by one and waits for each, their workers ring nobody but it (row.py).
+
 Signal handlers may raise in the main thread after any call that it makes: the lead is an RLock, whose owner can be asked for, and is
 given back by two nested ``finally``, the inner one a single call of C, so that no exception can leave it held. A leader that is struck
 rings the controller, which completes what was begun. The other locks are taken by ``with`` alone, which is never left half done.
@@ -25,6 +27,7 @@ import select
 import threading
 import time
 from _socket import MSG_DONTWAIT
+from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -170,7 +173,7 @@ class Lead:
                 if not unread(worker) and not self._claimed and self._only_busy() is worker:
                     worker.incoming.wait_one_byte()
                 self._lone = None
-                self._dispatcher.read(worker)
+                self._read_lone(worker)
             return ready()
         except BaseException:
             self.controller_bell.ring()
@@ -183,6 +186,14 @@ class Lead:
                     lock.release()
                 except RuntimeError:  # it was given back already
                     pass
+
+    def _read_lone(self, worker: Worker) -> None:
+        dispatcher, queue = self._dispatcher, worker.batches[0].queue
+        if not dispatcher.read_lone(worker):
+            dispatcher.read(worker)
+        elif dispatcher.row.count(queue.estimate_s) and dispatcher.want == CONTROLLER:
+            dispatcher.row.thread = get_ident()
+            self.controller_bell.ring()  # from now on it looks whether the row goes on
 
     def _only_busy(self) -> Worker | None:
         """Return the worker that has units, if it is the only one, has but one and nobody follows."""
@@ -258,20 +269,23 @@ class Lead:
                     self.streaming = True
             self.controller_bell.ring()
 
+    @property
+    def unrung(self) -> bool:
+        """True while workers ring nobody, so that the controller has to look whether somebody reads (`stream_ended`)."""
+        return self.streaming or self._dispatcher.row.thread != 0
+
     def stream_ended(self) -> bool:
         """Return whether the thread that queued and read has ceased to; then bells are armed again. The controller's thread."""
-        if self._polled:
-            self._polled = False
+        row = self._dispatcher.row
+        if self._polled or row.went_on:
+            self._polled = row.went_on = False
             return False
         with self._dispatcher.lock:
             if self.streaming:
                 self._end_stream()
                 if self._dispatcher.want == NOBODY:
                     self._dispatcher.want = CONTROLLER
-                for worker in self._dispatcher.workers:
-                    if worker.batches and worker.words[WAIT] == NOBODY:
-                        worker.words[WAIT] = CONTROLLER
-        fence()
+            row.end(self._dispatcher.workers)
         return True
 
     def _lead(self, ready: Callable[[], bool], deadline: float | None) -> bool:
@@ -290,6 +304,7 @@ class Lead:
                 return True
             if self.streaming:
                 self._read_what_streamed()
+            self._dispatcher.row.stop()
             self._dispatcher.want = LEADER
             self._read_until(ready, deadline)
             return True

@@ -260,7 +260,7 @@ class Outgoing:
 
     def __init__(self, socket: socket) -> None:
         self._socket = socket
-        self._left: deque[tuple[memoryview, deque[int]]] = deque()  # a frame, and how much of it was sent, call by call
+        self._left: deque[tuple[bytes, deque[int]]] = deque()  # a frame, and how much of it was sent, call by call
 
     @property
     def waiting(self) -> bool:
@@ -269,14 +269,14 @@ class Outgoing:
 
     def send(self, frame: bytes) -> None:
         """Append a frame and write what the socket takes now."""
-        self._left.append((memoryview(frame), deque()))
+        self._left.append((frame, deque()))
         self.push()
 
     def push(self) -> bool:
         """Write on; return True when nothing is left. Where the worker is gone the rest is dropped: its death comes by another road."""
         while self._left:
             frame, sent = self._left[0]
-            rest = frame[sum(sent) :]
+            rest = memoryview(frame)[sum(sent) :] if sent else frame
             if rest:
                 try:
                     sent.extend(map(self._socket.send, (rest,), (MSG_DONTWAIT,)))

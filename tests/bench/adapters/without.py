@@ -98,6 +98,11 @@ MECHANISMS = {
         ("trip",),
         _set("workq.controller.waiting", Lead__wait_lone=lambda self, ready: False),
     ),
+    "row": Mechanism(
+        "workers of units that are waited for one by one ring nobody",
+        ("trip-one-core",),
+        _set("workq.controller.row", Row__count=lambda self, estimate_s: False),
+    ),
     "recall": Mechanism("units behind a long one are taken back", ("beside",), _settings(recall_after_s=1e6)),
     "groups": Mechanism("short items of a map travel in groups", ("map",), _set("workq.face.mapping", SHORT_S=0.0)),
     "slices": Mechanism("a range is sent as a range", ("map",), _set("workq.face.mapping", SLICED=frozenset())),
