@@ -108,10 +108,11 @@ def test_import_workq_starts_nothing() -> None:
 
 def test_a_worker_loads_none_of_the_parents_rooms() -> None:
     """The launcher imports this once for all workers; each further module is time before the first result, and memory in each."""
-    loaded = loaded_by("import workq.worker.main")
+    loaded = loaded_by("import workq.process.launcher, workq.worker.main")
     parents = set("adapters controller core engines errors face given hosts manager seeing testing unit".split())
     assert {name for name in loaded if name.startswith("workq.") and name.split(".")[1] in parents} == set()
     assert loaded & {"multiprocessing", "logging", "subprocess", "psutil", "cloudpickle", "concurrent.futures.process"} == set()
+    assert "resource" not in loaded, "where a unit has loaded it the limits are looked at after each that took its time (processwide.py)"
 
 
 def test_import_of_the_manager_leaves_what_comes_with_the_first_unit_for_later() -> None:

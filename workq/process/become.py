@@ -10,7 +10,6 @@ import _signal as signal  # type: ignore[import-not-found]  # `signal` itself br
 import fcntl
 import gc
 import os
-import resource
 import select
 import sys
 
@@ -128,8 +127,8 @@ def keep_only(own: list[int], lives: list[int]) -> list[int]:
     High, because a unit that closes or reuses low descriptors must not hit them; closed, because each worker's death has to be
     seen by whoever waits for the end of one of its pipes, whatever other workers live.
     """
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if limit == resource.RLIM_INFINITY or limit > HIGHEST_DESCRIPTOR:
+    limit = os.sysconf("SC_OPEN_MAX")  # soft, less than 0 for none; `resource` would be looked at after each unit (processwide.py)
+    if limit < 0 or limit > HIGHEST_DESCRIPTOR:
         limit = HIGHEST_DESCRIPTOR
     numbers = [move_up(number, max(3, limit - RESERVED_DESCRIPTORS)) for number in own]
     lives = [move_up(life, max(3, limit - RESERVED_DESCRIPTORS)) for life in lives]

@@ -4,7 +4,7 @@ Put back: the working directory, the signal mask, the signal handlers, logging w
 Named, once: threads and child processes that live on. Only counted: changes of the environment, as libraries make them on import.
 Locks that are still held are seen to in claims.py. Not looked at: what is the interpreter's alone, such as warnings' filters or hooks.
 
-A look costs 8 us, and three times that between units that fill the caches: the worker takes it only after a unit that had the time to
+A look costs 5 us, and three times that between units that fill the caches: the worker takes it only after a unit that had the time to
 do any of this.
 """
 
