@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from workq.transport.claims import Held
 from workq.transport.lockpage import HELD, HELD_AT, HELD_WORDS, Page, Thin
 
-MINE, GRANTED = object(), object()
+MY_THREAD, OTHER_THREAD = 11, 12
+MINE, GRANTED = Held(MY_THREAD, 0, 1, ""), Held(OTHER_THREAD, 5, 1, "")
+ALL_MINE, ALL_GRANTED = {("door", MY_THREAD): MINE}, {("door", OTHER_THREAD): GRANTED}
 
 
 class Meanwhile(Page):
@@ -42,7 +45,7 @@ def thin_of(page: Page) -> Thin:
 def test_a_lock_is_taken_and_given_back(page: Meanwhile) -> None:
     thin, held = thin_of(page), {}
     assert thin.take("door", held, MINE, 1)
-    assert held == {"door": MINE}
+    assert held == ALL_MINE
     assert thin.give("door", held, MINE) is False
     assert held == {}
 
@@ -50,14 +53,35 @@ def test_a_lock_is_taken_and_given_back(page: Meanwhile) -> None:
 def test_what_another_thread_is_granted_in_the_middle_of_a_giving_back_stays_its_own(page: Meanwhile) -> None:
     thin, held = thin_of(page), {}
     assert thin.take("door", held, MINE, 1)
-    page.then = lambda: held.update(door=GRANTED)
+    page.then = lambda: held.update(ALL_GRANTED)
     thin.give("door", held, MINE)
-    assert held == {"door": GRANTED}
+    assert held == ALL_GRANTED
 
 
 def test_what_another_thread_is_granted_in_the_middle_of_a_taking_that_fails_is_nobody_elses(page: Meanwhile) -> None:
     thin, held = thin_of(page), {}
     page.flags[0] = 1  # the controller is to be asked
-    page.then = lambda: held.update(door=GRANTED)
+    page.then = lambda: held.update(ALL_GRANTED)
     assert not thin.take("door", held, MINE, 1)
-    assert held == {"door": GRANTED}
+    assert held == ALL_GRANTED
+
+
+def test_what_a_thread_has_is_not_tried_for_by_another_one(page: Meanwhile) -> None:
+    """The kernel would give the byte to both: they are one process."""
+    thin, held = thin_of(page), {}
+    other = Held(OTHER_THREAD, 0, 1, "")
+    assert thin.take("door", held, MINE, 1)
+    assert not thin.take("door", held, other, 1)
+    assert held == ALL_MINE
+    thin.give("door", held, MINE)
+    assert thin.take("door", held, other, 1)
+    assert held == {("door", OTHER_THREAD): other}
+
+
+def test_what_the_controller_has_granted_to_a_thread_stays_its_own_where_it_tries_again(page: Meanwhile) -> None:
+    thin, held = thin_of(page), {}
+    page.flags[0] = 1
+    granted = Held(MY_THREAD, 5, 1, "")
+    held["door", MY_THREAD] = granted
+    assert not thin.take("door", held, MINE, 1)
+    assert held == {("door", MY_THREAD): granted}
