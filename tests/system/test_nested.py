@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import workq
 from tests.support import DEADLINE_S, wait_until
 from tests.system.held import Held, deaf, hold
+from tests.system.stepping import at_each_step
+from workq import context
 
 pytestmark = pytest.mark.slow
 
@@ -182,3 +185,31 @@ def called_back_while_nobody_waits_for_the_unit() -> int:
 
 def test_a_callback_in_a_unit_is_called_though_nobody_waits_for_what_it_belongs_to(wq: workq.WorkMgr) -> None:
     assert wq.queue(called_back_while_nobody_waits_for_the_unit).result() == 7
+
+
+def read_by_another_thread_in_each_step_of_a_wait() -> tuple[list[str], int]:
+    """Wait for a unit, and before each bytecode of that have another thread wait for a later one: it reads the outcome of the first."""
+    side: Any = context.side()
+    wrong: list[str] = []
+    with workq.WorkMgr(1) as wq:
+
+        def wait(unit: workq.Unit[int]) -> None:
+            try:
+                unit.result(timeout=DEADLINE_S / 4)
+            except TimeoutError as error:
+                wrong.append(str(error))
+
+        steps = at_each_step(
+            ("hosts/reading.py", "worker/replies.py"),
+            lambda: wq.queue(abs, -1),
+            wait,
+            lambda: wait(wq.queue(abs, -2)),
+            may=lambda: not wrong and not side.inbox.lock.locked() and not side.replies._changed._is_owned(),  # else it would wait for us
+        )
+    return wrong, steps
+
+
+def test_another_thread_may_read_the_outcome_that_is_waited_for_in_each_step_of_the_wait(wq: workq.WorkMgr) -> None:
+    wrong, steps = wq.queue(read_by_another_thread_in_each_step_of_a_wait).result(DEADLINE_S)
+    assert wrong == []
+    assert steps > 100

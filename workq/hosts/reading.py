@@ -103,13 +103,16 @@ class Reading:
 
     def _wait_for_grant(self, ready: Callable[[], bool], deadline: float | None, runs: Queue | None, offers: list[int]) -> Grant | None:
         """A function of its own, see ``Lead._read_until``."""
+        replies = self._side.replies
+        heard = replies.heard  # before each look
         while not ready():
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return None
             if not offers and runs is not None and self._own_runs.may_offer(runs):
                 offers.append(self._own_runs.offer(runs))
-            self._side.replies.wait_once(left)
+            replies.wait_once(left, heard)
+            heard = replies.heard
             if offers and (grant := self._own_runs.granted(offers[0])) is not None:
                 offers.clear()
                 return grant
@@ -146,11 +149,12 @@ class Reading:
 
     def _read_along(self) -> None:
         while True:
+            heard = self._side.replies.heard
             with self._sending:
                 if not self._open:
                     self._reads_along = False
                     return
-            self._side.replies.wait_once(1.0)
+            self._side.replies.wait_once(1.0, heard)
 
     def _take(self, reply: tuple[Any, ...]) -> None:
         """Settle a unit by what the parent says of it, or take in news that are of no unit."""

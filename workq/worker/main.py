@@ -202,12 +202,11 @@ class Worker:
     def ring(self) -> None:
         """Wake whoever waits for this worker, if anybody does."""
         who = self.words[WAIT]
-        if who:
+        if who == LONE:  # the word stays: the waiter may have read already, and whoever is armed for its next unit is not to be cleared
+            self.upward.bell()
+        elif who:
             self.words[WAIT] = 0
-            if who == LONE:
-                self.upward.bell()
-            else:
-                bells.ring(self.bells[who])
+            bells.ring(self.bells[who])
 
     def say(self, kind: int, payload: bytes, fd: int = -1) -> None:
         """Send a frame from inside a unit: whole, whatever interrupts come, and with the controller awake."""
@@ -484,9 +483,10 @@ def serve(worker: Worker) -> None:
             if kind != DOWN_UNITS and kind != DOWN_REPLY and kind != DOWN_TEAR_DOWN:
                 return
             message = marshal_loads(data)  # here: another thread that receives (a unit's, left behind) writes over the frame
-        if kind != DOWN_UNITS:
             if kind == DOWN_REPLY:  # of a nested queue, after the unit that made it: one of its threads may still wait
-                worker.replied(message)
+                worker.replies.take(message)
+        if kind != DOWN_UNITS:
+            if kind == DOWN_REPLY:
                 worker.replies.tell()
             else:
                 worker.fitting.tear_down(message)

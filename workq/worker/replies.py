@@ -21,24 +21,33 @@ LOOK_S = 0.05  # who read before may have gone on to something else, and tells n
 
 
 class Replies:
-    """The reading, and the waiting for those who read. ``_reader`` is written by the thread that holds the inbox."""
+    """The reading, and the waiting for those who read. ``_reader`` and ``heard`` are written by the thread that holds the inbox.
+
+    The race that ``heard`` settles: 1. a thread looks whether its answer is there; 2. another one reads it, and gives the inbox back;
+    3. the first takes the inbox, and would wait for what has come already. So it says what it had heard before it looked, and looks again
+    where there is more by now.
+    """
 
     def __init__(self, side: Worker) -> None:
         self._side = side
         self._changed = threading.Condition()
         self._reader = 0
+        self.heard = 0  # how many replies were taken in
 
-    def wait_once(self, left: float | None) -> None:
-        """Wait until something may have changed, for ``left`` seconds at most: read it, or be told by the thread that reads."""
+    def wait_once(self, left: float | None, heard: int) -> None:
+        """Wait until more was ``heard`` than when the caller looked, for ``left`` seconds at most: read, or be told by who reads."""
         lock = self._side.inbox.lock
         if self.reads_here():
             raise waits_already()
         if not lock.acquire(False):
             with self._changed:
-                self._changed.wait(LOOK_S if left is None else min(left, LOOK_S))
+                if self.heard == heard:
+                    self._changed.wait(LOOK_S if left is None else min(left, LOOK_S))
             return
         try:
             self._reader = threading.get_ident()
+            if self.heard != heard:
+                return
             poll = select.poll()
             poll.register(self._side.socket.fileno(), select.POLLIN)
             if self._side.inbox.buffered() or poll.poll(None if left is None else left * 1000 + 1):
@@ -66,12 +75,14 @@ class Replies:
                 os._exit(1)  # the parent is gone
             kind, body = frame
             if kind == DOWN_REPLY:
-                self._take(marshal_loads(body))
+                self.take(marshal_loads(body))
             else:
                 self._side.inbox.stash.append((kind, memoryview(bytes(body))))
         finally:
             if number:
                 self._side.interrupts.unshield(number)
 
-    def _take(self, reply: tuple[Any, ...]) -> None:
+    def take(self, reply: tuple[Any, ...]) -> None:
+        """Hand a reply over. By whoever has read it, before the inbox is given back."""
         self._side.replied(reply)
+        self.heard += 1

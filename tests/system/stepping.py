@@ -1,0 +1,55 @@
+"""Have another thread do something before each bytecode of ours: what two threads may do to each other is tried, not waited for."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+
+def at_each_step(
+    files: tuple[str, ...],
+    prepare: Callable[[], Any],
+    act: Callable[[Any], object],
+    meanwhile: Callable[[], object],
+    may: Callable[[], bool] = lambda: True,
+) -> int:
+    """Act again and again, and before the n-th bytecode of that have another thread do something, to its end.
+
+    Args:
+        files: The ends of the names of the files whose bytecodes are counted.
+        prepare: What is done before each; ``act`` is given what it returns.
+        act: What is done in steps.
+        meanwhile: What the other thread does. It must not wait for what ``act`` holds at that step.
+        may: Says whether it may be done at this step.
+
+    Returns:
+        How many bytecodes the last ``act`` had.
+    """
+    step = reached = 0
+
+    def at_step(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal reached
+        if not frame.f_code.co_filename.endswith(files):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            reached += 1
+            if reached == step + 1 and may():
+                other = threading.Thread(target=meanwhile)
+                other.start()
+                other.join()
+        return at_step
+
+    while reached >= step:
+        reached = 0
+        prepared = prepare()
+        sys.settrace(at_step)
+        try:
+            act(prepared)
+        finally:
+            sys.settrace(None)
+        step += 1
+    return reached
