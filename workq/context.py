@@ -98,6 +98,11 @@ def side() -> Side | None:
     return None
 
 
+def in_child_of_worker() -> bool:
+    """Return whether a unit, or what a unit has started, has forked this process."""
+    return _side is not None and _side.pid != os.getpid()
+
+
 def is_worker_job() -> bool:
     """Return True in a worker: in its units, their threads, its set-up and its initializer.
 

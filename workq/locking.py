@@ -50,6 +50,11 @@ class _Named:
             return self._controller.claims
         from workq.controller import Controller
 
+        if Controller.default_is_of_parent():
+            raise ForkedError(
+                f"this process was forked from one that shares {self!r} with others, and they would not see it held here; "
+                "take it there, or make a WorkMgr here first, whose units and threads share locks of their own"
+            )
         return Controller.default().claims
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -6,12 +6,10 @@ import contextlib
 import os
 import pickle
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -19,6 +17,8 @@ import pytest
 import workq
 from tests.support import DEADLINE_S, application, is_gone, start_application, wait_gone, wait_until
 from tests.system.held import Held
+from tests.system.stepping import at_each_step
+from workq import context
 from workq.transport import lockpage
 from workq.transport.board import FRAMES
 
@@ -374,6 +374,49 @@ def fork_and_lock(name: str) -> str:
     return said
 
 
+def fork_and_lock_by_name(name: str) -> str:
+    """The same with a lock that the child has made itself, as the documentation says that one may anywhere."""
+    workq.Lock(name).locked()
+    reader, writer = os.pipe()
+    if not (pid := os.fork()):
+        try:
+            workq.Lock(name).acquire()
+        except BaseException as error:
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        said = file.read().decode()
+    os.waitpid(pid, 0)
+    return said
+
+
+def test_a_lock_that_a_forked_child_makes_itself_would_exclude_nobody_and_says_so(wq: workq.WorkMgr) -> None:
+    for said in (fork_and_lock_by_name("door"), wq.queue(fork_and_lock_by_name, "door").result(DEADLINE_S)):
+        assert said.startswith("ForkedError: this process was forked from one that shares workq.Lock('door') with others")
+
+
+def test_a_child_of_the_application_that_makes_a_queue_of_its_own_has_locks_of_its_own() -> None:
+    script = """
+        import os
+        import workq
+
+        def hold(name):
+            with workq.Lock(name):
+                return "held"
+
+        if __name__ == "__main__":
+            with workq.Lock("door"):
+                pid = os.fork()
+                if not pid:
+                    with workq.WorkMgr(1) as wq:
+                        print(wq.queue(hold, "door").result(), workq.Lock("door").locked(), flush=True)
+                    os._exit(0)
+                os.waitpid(pid, 0)
+    """
+    assert application(script).stdout == "held False\n"
+
+
 def test_a_lock_is_of_no_use_in_a_forked_child(wq: workq.WorkMgr) -> None:
     workq.Lock("door").locked()
     for said in (fork_and_lock("door"), wq.queue(fork_and_lock, "door").result(DEADLINE_S)):
@@ -663,17 +706,17 @@ def test_units_that_are_cancelled_anywhere_in_a_lock_leave_it_free(wq: workq.Wor
     assert wq.metrics().workers_killed == 0
 
 
-OURS = ("transport/claims.py", "transport/lockpage.py", "worker/claims.py", "controller/claims.py")
+OURS = ("transport/claims.py", "transport/lockpage.py", "worker/claims.py", "controller/claims.py", "worker/replies.py")
 
 
 def taken_within_each_step_of_a_release() -> tuple[list[str], int]:
-    """Release a lock again and again, and before its n-th bytecode have another thread try to take it, and release it where it can.
-
-    Returns:
-        What went wrong, and how many bytecodes a release has.
-    """
+    """Release a lock, and before each bytecode of that have another thread try to take it, and release it where it can."""
     wrong: list[str] = []
-    step = reached = 0
+
+    def taken() -> workq.Lock:
+        lock = workq.Lock("each step")
+        lock.acquire()
+        return lock
 
     def take_and_release() -> None:
         lock = workq.Lock("each step")
@@ -681,32 +724,36 @@ def taken_within_each_step_of_a_release() -> tuple[list[str], int]:
             if lock.acquire(blocking=False):
                 lock.release()
         except workq.LockError as error:
-            wrong.append(f"before bytecode {step}: {error}")
+            wrong.append(str(error))
 
-    def at_step(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal reached
-        if not frame.f_code.co_filename.endswith(OURS):
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            reached += 1
-            if reached == step + 1:
-                other = threading.Thread(target=take_and_release)
-                other.start()
-                other.join()
-        return at_step
+    return wrong, at_each_step(OURS, taken, workq.Lock.release, take_and_release)
 
-    while reached >= step:
-        reached = 0
-        lock = workq.Lock("each step")
-        lock.acquire()
-        sys.settrace(at_step)
-        try:
-            lock.release()
-        finally:
-            sys.settrace(None)
-        step += 1
-    return wrong, reached
+
+def answered_within_each_step_of_a_question() -> tuple[list[str], int]:
+    """Ask, and before each bytecode of that have another thread ask as well: it reads the answers that come before its own."""
+    side: Any = context.side()
+    wrong: list[str] = []
+
+    def ask(event: workq.Event) -> None:
+        if not event.wait(timeout=DEADLINE_S / 4):
+            wrong.append("it was not told that the event is set")
+
+    workq.Event("each step").set()
+    steps = at_each_step(
+        OURS,
+        lambda: workq.Event("each step"),
+        ask,
+        workq.Event("each step").is_set,
+        may=lambda: not wrong and not side.inbox.lock.locked() and not side.replies._changed._is_owned(),  # else it would wait for us
+    )
+    return wrong, steps
+
+
+def test_another_thread_of_a_unit_may_read_its_answer_in_each_step_of_its_question(wq: workq.WorkMgr) -> None:
+    """A thread once looked for its answer, another one read it, and the first then waited for what had come already."""
+    wrong, steps = wq.queue(answered_within_each_step_of_a_question).result(2 * DEADLINE_S)
+    assert wrong == []
+    assert steps > 100
 
 
 def test_another_thread_may_take_a_lock_within_each_step_of_its_release() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -85,3 +88,69 @@ def test_what_the_controller_has_granted_to_a_thread_stays_its_own_where_it_trie
     held["door", MY_THREAD] = granted
     assert not thin.take("door", held, MINE, 1)
     assert held == {("door", MY_THREAD): granted}
+
+
+class Struck(Exception):
+    """What a signal handler raises."""
+
+
+def struck_at(step: int, act: Callable[[], object]) -> bool:
+    """Do something, and raise before the bytecode with this number, as a signal handler may; return whether there was one."""
+    reached = 0
+
+    def at_step(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal reached
+        if not frame.f_code.co_filename.endswith("transport/lockpage.py"):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            reached += 1
+            if reached == step:
+                raise Struck
+        return at_step
+
+    sys.settrace(at_step)
+    try:
+        act()
+    except Struck:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+def test_a_giving_back_that_is_struck_and_done_again_gives_nobody_elses_lock_back(page: Meanwhile) -> None:
+    step, other = 1, Held(OTHER_THREAD, 0, 1, "")
+    while True:
+        thin, held = thin_of(page), {}
+        assert thin.take("door", held, MINE, 1)
+        struck = struck_at(step, lambda: thin.give("door", held, MINE))  # noqa: B023
+        taken = thin.take("door", held, other, 1)
+        thin.give("door", held, MINE)
+        assert ("door", MY_THREAD) not in held, step
+        if taken:
+            assert held == {("door", OTHER_THREAD): other}, step
+            assert 1 in thin._words[HELD_AT:].tolist(), step
+            assert not thin.take("door", held, Held(13, 0, 1, ""), 1), step
+            thin.give("door", held, other)
+        assert thin.take("door", held, other, 1), step
+        thin.give("door", held, other)
+        if not struck:
+            break
+        step += 1
+    assert step > 30
+
+
+def test_a_taking_that_is_struck_leaves_nothing_behind_once_it_was_given_back(page: Meanwhile) -> None:
+    step, other = 1, Held(OTHER_THREAD, 0, 1, "")
+    while True:
+        thin, held = thin_of(page), {}
+        struck = struck_at(step, lambda: thin.take("door", held, MINE, 1))  # noqa: B023
+        thin.give("door", held, MINE)
+        assert held == {}, step
+        assert thin.take("door", held, other, 1), step
+        thin.give("door", held, other)
+        if not struck:
+            break
+        step += 1
+    assert step > 30

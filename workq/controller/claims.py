@@ -133,7 +133,8 @@ class ApplicationClaims(Claims):
         """Give back what a unit that ran here has left locked, and return the locks' names."""
         left = [(lock, held) for lock, held in tuple(self.held.items()) if held.who == who]
         for lock, held in left:
-            self.held.pop(lock, None)
+            if self.held.get(lock) is held:
+                del self.held[lock]
             self.send("leak", held.ticket, lock[0])
         return [name for (name, _), _ in left]
 

@@ -74,6 +74,7 @@ class Controller(Hosting):
 
     inline = False  # units run in workers, and not in whoever waits for them (as in workq/hosts/inline.py)
     _default: Controller | None = None
+    _left_behind = False  # this process is a fork of one that had a default controller
     _default_lock = threading.RLock()  # this and the other one: a signal handler may queue while its own thread begins to
 
     def __init__(
@@ -101,6 +102,7 @@ class Controller(Hosting):
         self.pools_version = 0  # how often they were changed; the boards of all workers show it
         self.queues: weakref.WeakValueDictionary[QueueId, Queue] = weakref.WeakValueDictionary()  # those that have had a unit
         self.made: weakref.WeakValueDictionary[QueueId, Queue] = weakref.WeakValueDictionary()  # by the application, with units or without
+        self.adopted = False  # a queue was made on it
         self.forked = False
         self.closed = False
         self.draining = False  # it is being shut down, and takes nothing new
@@ -136,6 +138,12 @@ class Controller(Hosting):
                     cls._default = made
                 controller = cls._default or made
             return controller
+
+    @classmethod
+    def default_is_of_parent(cls) -> bool:
+        """Return whether this is a fork of a unit, or of a program that had a default controller, and has made no queue of its own."""
+        forked = cls._left_behind or context.in_child_of_worker()
+        return forked and (cls._default is None or not cls._default.adopted)
 
     def running(self) -> Loop:
         """Return the acting parts, made at the first call."""
@@ -428,6 +436,7 @@ def metrics() -> Metrics:
 def _forget_in_child() -> None:
     """After a fork of the application: the child's copy refuses use, and touches nothing of the parent's."""
     Controller._default_lock = threading.RLock()
+    Controller._left_behind = Controller._left_behind or Controller._default is not None
     Controller._default = None
     unit_module._making._at_fork_reinit()  # type: ignore[attr-defined]  # another thread of the parent may have held it
     board._fence_lock._at_fork_reinit()  # type: ignore[attr-defined]

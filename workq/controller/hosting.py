@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from workq.controller.exiting import counted
 from workq.core.states import UnitState
 from workq.errors import QueueClosed as QueueClosedError
-from workq.errors import not_in_time
+from workq.errors import not_in_time, shortened
 from workq.outcome import PENDING, cancelled
 from workq.transport.board import STARTED
 from workq.unit import Unit
@@ -35,6 +35,7 @@ class Hosting:
 
     if TYPE_CHECKING:
         name: str
+        adopted: bool
         loop: Loop | None
         forked: bool
         closed: bool
@@ -58,6 +59,7 @@ class Hosting:
         with self._opening:
             self.category(queue.category)
             self.made[queue.number] = queue
+            self.adopted = True
 
     def open_queue(self, queue: Queue) -> None:
         """Make a queue known to the core, at its first unit."""
@@ -257,9 +259,9 @@ class Hosting:
             if timeout is None and loop is not None and not self.forked and not self.claims.held and loop.lead.wait_lone(unit.done):
                 return
             self._wait_and_write(unit, timeout)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             self.break_off(unit.call.queue, unit)
-            raise
+            raise shortened(error) from None
 
     def _wait_and_write(self, unit: Unit[Any], timeout: float | None) -> None:
         """Wait for a unit, and write meanwhile what units of its queue print."""
@@ -291,7 +293,9 @@ class Hosting:
         return place[0].lane.board.progress(place[1]) if place is not None else None
 
     def waited_for_otherwise(self, unit: Unit[Any]) -> None:
-        """Nothing has to be done for somebody who waits past us: the controller's thread reads."""
+        """The controller's thread reads for somebody who waits past us; where workers ring nobody, it looks now."""
+        if self.loop is not None and not self.forked and self.loop.dispatcher.row.thread:
+            self.loop.ring()
 
     called_back_later = waited_for_otherwise
 
@@ -299,6 +303,8 @@ class Hosting:
         """Somebody has pressed Ctrl-C while this was waited for: cancel the unit, or all open ones; at the second time kill them."""
         if self.loop is not None and not self.forked and not self.closed:
             last = unit.id if unit is not None else next(queue.ids)  # what is queued from now on has a higher number
+            if unit is None:
+                queue.broken_off = last
             self.loop.command(self.loop.withdrawals.break_off, queue, unit, kill, last)
 
     def wait(

@@ -126,32 +126,35 @@ class Thin:
 
     def take(self, name: str, held: dict[tuple[str, int], Held], mine: Held, now_ns: int) -> bool:
         """Take a lock that is free, and nobody waits for, and put ``mine`` into ``held``; else return False."""
-        byte = self.bytes.get(name)
-        if byte is None or self._takers.setdefault(name, mine) is not mine:
+        if name not in self.bytes:
             return False
         lock = name, mine.thread
         try:
-            if self.page.take(byte) and not self.page.flags[byte] and note_held(self._words, byte, self._number(mine.thread), now_ns):
+            if self._takers.setdefault(name, mine) is mine and self._has_taken(self.bytes[name], mine.thread, now_ns):
                 held[lock] = mine
         finally:
             if held.get(lock) is not mine:  # it is not free, an entry was missing, or the flag is up: we ask; or an exception has struck
                 self.give(name, held, mine)
         return held.get(lock) is mine
 
-    def _number(self, thread: int) -> int:
-        return 0 if thread == self._main_thread else thread
+    def _has_taken(self, byte: int, thread: int, now_ns: int) -> bool:
+        number = 0 if thread == self._main_thread else thread
+        return self.page.take(byte) and not self.page.flags[byte] and note_held(self._words, byte, number, now_ns)
 
     def give(self, name: str, held: dict[tuple[str, int], Held], mine: Held) -> bool:
-        """Give a lock back; return whether the controller has to be told.
+        """Give a lock back; return whether the controller has to be told. Again, where an exception has struck in the middle of it.
 
         From the moment when the byte is given back another thread of this process may be granted the lock, and note that in ``held``.
+        But none takes the byte before it has stopped being ours in ``_takers``, last of all: else it could be given back twice.
         """
         byte, words = self.bytes[name], self._words
-        for at in range(HELD_AT, HELD_AT + HELD * HELD_WORDS, HELD_WORDS):
-            if words[at] == byte + 1:
-                words[at] = 0
-        self.page.give(byte)
-        self._takers.pop(name, None)
+        if self._takers.get(name) is mine:
+            for at in range(HELD_AT, HELD_AT + HELD * HELD_WORDS, HELD_WORDS):
+                if words[at] == byte + 1:
+                    words[at] = 0
+            self.page.give(byte)
         if held.get((name, mine.thread)) is mine:  # nobody but this thread makes or deletes its entry
             del held[name, mine.thread]
+        if self._takers.get(name) is mine:
+            del self._takers[name]
         return bool(self.page.flags[byte])

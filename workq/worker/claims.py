@@ -58,8 +58,7 @@ class WorkerClaims(Claims):
             taken = thin.take(name, self.held, mine, time.monotonic_ns())
             self.unshield(number)
         except BaseException:
-            if self.held.get((name, mine.thread)) is mine:
-                self.give_back(name, mine)
+            self.give_back(name, mine)  # it may have the byte, whatever is noted
             raise
         return taken
 
@@ -98,14 +97,16 @@ class WorkerClaims(Claims):
 
     def answer(self, ticket: int, deadline: float | None, after_queued: bool = False) -> tuple[int, str] | None:
         """Wait for what the controller answers to a ticket; None where the time ran out."""
+        replies = self._side.replies
         while True:
+            heard = replies.heard  # before the look
             answer = self._answers[ticket]
             if answer is not None and not (after_queued and answer[0] == QUEUED):
                 return answer
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return None
-            self._side.replies.wait_once(left)
+            replies.wait_once(left, heard)
 
     def take(self, reply: tuple[Any, ...]) -> None:
         """Take in what the controller says. Any thread, whichever reads."""
