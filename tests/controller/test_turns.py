@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
@@ -83,6 +84,20 @@ def test_a_worker_that_is_ready_before_the_launcher_has_said_its_pid_is_given_no
     stage.turn()
     assert unit.worker is not None
     assert (unit.result(), unit.worker.pid) == (7, pid)
+
+
+def test_a_worker_that_is_not_believed_to_be_blocked_is_active_in_all_tables(stage: Stage) -> None:
+    """Of units that all sleep only as many are believed to be blocked as the queue may have workers: the others count as active."""
+    unit = stage.wq.queue(abs, -7)
+    assert stage.ready().begin()
+    (worker,) = stage.controller.running().dispatcher.workers
+    worker.told_blocked = stage.controller.running().core.workers[worker.number].doubted = True
+    statistics, (row,) = stage.wq.statistics(), stage.wq.workers()
+    assert (statistics.active_workers, statistics.blocked_workers, statistics.judged_workers) == (1, 0, 0)
+    assert (stage.wq.num_active_workers, row.state) == (1, "active")
+    stage.worker().end()
+    stage.turn()
+    assert unit.result() == 7
 
 
 def test_units_queued_while_the_worker_starts_all_run_in_order(stage: Stage) -> None:
@@ -330,6 +345,99 @@ def test_units_of_another_thread_ring_the_controller_while_one_has_a_row() -> No
     assert rung_by(stage) == CONTROLLER
     assert worker.step()
     assert units[0].result() == 1
+    stage.controller.close()
+
+
+def test_who_finds_that_another_thread_waits_alone_leaves_it_its_note(stage: Stage) -> None:
+    """It once cleared it: then nobody could wake that thread, and both waited until it looked by itself, a second later."""
+    stage.wq.queue(abs, -1)
+    stage.ready()
+    lead = stage.controller.running().lead
+    (alone,) = stage.controller.running().dispatcher.workers
+    holds, ends = threading.Event(), threading.Event()
+
+    def wait_alone() -> None:
+        with lead.lock:
+            lead._lone = alone
+            holds.set()
+            ends.wait()
+
+    other = threading.Thread(target=wait_alone)
+    other.start()
+    holds.wait()
+    assert lead.wait_lone(lambda: False) is False
+    assert lead._lone is alone
+    lead._lone = None
+    ends.set()
+    other.join()
+
+
+def test_a_row_is_not_ended_by_its_own_beginning() -> None:
+    """The controller is rung where a row begins, and once woke the thread that waited alone for the next unit: that ended the row."""
+    stage, worker = in_a_row()
+    lead = stage.controller.running().lead
+    unit = stage.wq.queue(abs, -1)
+    (alone,) = stage.controller.running().dispatcher.workers
+    lead._lone = alone
+    kicks: list[int] = []
+    other = threading.Thread(target=lambda: kicks.append(turn_while_led(stage)))
+    with lead.lock:
+        other.start()
+        other.join()
+    lead._lone = None
+    assert kicks == [0]
+    assert worker.step()
+    assert unit.result() == 1
+    assert lead.unrung
+    stage.controller.close()
+
+
+def turn_while_led(stage: Stage) -> int:
+    """Have the controller take a turn while another thread has the lead, and return how many bytes a lone waiter was woken with."""
+    stage.controller.running().turn([])
+    (worker,) = stage.controller.running().dispatcher.workers
+    try:
+        return len(worker.lane.socket.recv(16, socket.MSG_DONTWAIT | socket.MSG_PEEK))
+    except BlockingIOError:
+        return 0
+
+
+def test_another_thread_that_waits_alone_ends_a_row() -> None:
+    stage, worker = in_a_row()
+    unit = stage.wq.queue(abs, -1)
+    assert worker.step()
+    other = threading.Thread(target=unit.result)
+    other.start()
+    other.join()
+    assert not stage.controller.running().lead.unrung
+    stage.controller.close()
+
+
+def test_who_is_told_of_a_units_end_has_the_controller_look_at_once() -> None:
+    stage, worker = in_a_row()
+    unit = stage.wq.queue(abs, -1)
+    rings(stage.controller.running().bell_fd)
+    unit.add_done_callback(lambda unit: None)
+    assert rings(stage.controller.running().bell_fd) == 1
+    assert worker.step()
+    stage.turn()
+    assert unit.done()
+    stage.controller.close()
+
+
+def test_units_that_return_truths_are_a_row_and_those_that_have_a_timeout_are_none() -> None:
+    stage, worker = in_a_row()
+    for _ in range(2 * ROW):
+        unit = stage.wq.queue(bool, 1)
+        assert worker.step()
+        assert unit.result() is True
+    lead = stage.controller.running().lead
+    assert lead.unrung
+    for n in range(2 * ROW):
+        timed = stage.wq.options(timeout=60.0).queue(abs, -n)
+        assert worker.step()
+        assert timed.result() == n
+        assert not lead.unrung
     stage.controller.close()
 
 

@@ -126,6 +126,8 @@ class Dispatcher:
         if self.row.thread:
             self.row.end(self.workers)
             self.post()
+        else:
+            self.row.stop()
         settings = self.settings
         estimate = queue.estimate_s
         credit = 2 if estimate < LONG_S else 1
@@ -389,21 +391,22 @@ class Dispatcher:
                 words[READ] = worker.read_at
         return total
 
-    def read_lone(self, worker: Worker) -> bool:
-        """The short way of one plain result, as `_dispatch_lone` is of one unit. Return False where it is not that, and `read` has to come.
+    def read_lone(self, worker: Worker) -> float | None:
+        """The short way of one plain result, as `_dispatch_lone` is of one unit: return how long such units take, seconds.
 
-        Its steps are those of `read`, in the same order: whoever comes after an exception of a signal handler takes them up there.
+        None where it is not that; then `read` has to come, also after an exception of a signal handler: it takes up what was begun here.
         """
-        words, incoming, batch = worker.words, worker.incoming, worker.batches[0]
+        words, incoming = worker.words, worker.incoming
+        if not worker.batches or words[FRAMES] != incoming.counted or incoming.others or incoming.partial or worker.waits_for_large:
+            return None
+        batch = worker.batches[0]
         first, unit, queue = batch.first, batch.units[0], batch.queue
         if words[FINISHED] != first or batch.at or unit is GHOST or unit.value is not PENDING:
-            return False
-        if words[FRAMES] != incoming.counted or incoming.others or incoming.partial or worker.waits_for_large:
-            return False
+            return None
         board, slot = worker.lane.board, first & MASK
         begun, ended = words[BATCH_AT], board.ends[slot]
-        if begun > ended or len(queue.ended) > queue.prune_at or queue.asked > MOST_ASKED:
-            return False
+        if begun > ended or len(queue.ended) > queue.prune_at or queue.asked > max(MOST_ASKED, len(queue.ended) // 2):
+            return None
         header = board.headers[slot]
         kind = header & KIND_MASK
         if kind == KIND_NONE:
@@ -417,8 +420,11 @@ class Dispatcher:
             value = Raw(payload) if kind == KIND_PICKLE else marshal_loads(payload)
             worker.read_at = position + length
             queue.bytes_up += length
+        elif kind in (KIND_TRUE, KIND_FALSE):
+            value = kind == KIND_TRUE
         else:
-            return False
+            return None
+        queue.room = True
         batch.begun_ns = unit.started_ns = begun
         unit.ended_ns = ended
         unit.worker_record = worker
@@ -433,21 +439,14 @@ class Dispatcher:
         batch.at = 1
         queue.done += batch.done
         batch.done = 0
-        self._note_lone(worker, batch)
-        worker.batches.popleft()
-        worker.units_done += 1
-        words[READ] = worker.read_at
-        return True
-
-    def _note_lone(self, worker: Worker, batch: Batch) -> None:
-        """What `_measure` does of a batch, for a unit that was alone."""
-        unit, queue = batch.units[0], batch.queue
-        begun, ended = unit.started_ns, unit.ended_ns
         self.lone_times.append((queue.times, unit.call.usual, unit.queued_ns, begun, ended))
         took = (ended - begun) / 1e9
         queue.estimate_s = (queue.estimate_s + took) / 2 if queue.estimate_s else took
         queue.lag_s *= LAG_KEPT
-        queue.room = True
+        worker.batches.popleft()
+        worker.units_done += 1
+        words[READ] = worker.read_at
+        return queue.estimate_s
 
     def _settle(self, worker: Worker, batch: Batch, at: int, upto: int) -> int:
         """Settle units `at` to `upto` of a batch; stop early where a result has not arrived whole."""

@@ -269,7 +269,7 @@ class Loop:
             finally:
                 again = self.lead.give_up()
         else:
-            self.lead.kick_lone()
+            self.lead.nudge()
             self.recalls.look_later(begun)
         if self.locks.inbox or self.locks.table.locks:
             self.locks.turn()

@@ -45,6 +45,11 @@ class Row:
         self._count += 1
         return self._count >= ROW and estimate_s < SHORT_S
 
+    def yield_to(self, thread: int) -> None:
+        """Stop where another thread waits alone: it would not hear of what the row's thread sends, nor that one of its end."""
+        if self.thread and self.thread != thread:
+            self.stop()
+
     def stop(self) -> None:
         """No unit is sent so any more. What is under way stays as it is: somebody else arms its worker, or reads."""
         self.thread = self._count = 0
@@ -52,12 +57,7 @@ class Row:
     def end(self, workers: list[Worker]) -> None:
         """The same, and the controller is rung for what is under way. Followed by a look, as some of it may have ended."""
         self.stop()
-        have_the_controller_rung(workers)
-
-
-def have_the_controller_rung(workers: list[Worker]) -> None:
-    """Arm the controller's bell where nobody's was."""
-    for worker in workers:
-        if worker.batches and worker.words[WAIT] == NOBODY:
-            worker.words[WAIT] = CONTROLLER
-    fence()
+        for worker in workers:
+            if worker.batches and worker.words[WAIT] == NOBODY:
+                worker.words[WAIT] = CONTROLLER
+        fence()

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0  # the bound of each single wait: an application may close descriptors under it, and then no bell can wake it; and a signal
 # that came right before the call does not end it, so that its handler (Ctrl-C) would wait with us
-STREAM_S = 0.002  # how long results may lie unread where a thread that queued and read has ceased to
+STREAM_S = 0.002  # between two looks whether a thread that queued and read still does; results may lie unread for two of them
 
 
 class Bell:
@@ -165,6 +165,7 @@ class Lead:
                 return False
             worker = self._only_busy()
             if worker is not None and not self.closed:
+                self._dispatcher.row.yield_to(get_ident())
                 self._lone = worker
                 worker.words[WAIT] = LONE
                 fence()
@@ -188,10 +189,11 @@ class Lead:
                     pass
 
     def _read_lone(self, worker: Worker) -> None:
-        dispatcher, queue = self._dispatcher, worker.batches[0].queue
-        if not dispatcher.read_lone(worker):
+        dispatcher = self._dispatcher
+        estimate_s = dispatcher.read_lone(worker)
+        if estimate_s is None:
             dispatcher.read(worker)
-        elif dispatcher.row.count(queue.estimate_s) and dispatcher.want == CONTROLLER:
+        elif dispatcher.row.count(estimate_s) and dispatcher.want == CONTROLLER:
             dispatcher.row.thread = get_ident()
             self.controller_bell.ring()  # from now on it looks whether the row goes on
 
@@ -212,7 +214,9 @@ class Lead:
         return busy
 
     def _leave_lone(self) -> None:
-        """Give the lead back; nothing has to be handed over where nothing is under way."""
+        """Give the lead back, if we have it; nothing has to be handed over where nothing is under way."""
+        if not self.lock._is_owned():  # type: ignore[attr-defined]
+            return  # and `_lone` is another thread's
         self._lone = None
         for worker in self._dispatcher.workers:
             if worker.batches or expects(worker):
@@ -228,6 +232,24 @@ class Lead:
         if worker is not None:
             with contextlib.suppress(OSError):  # full, or closed: it is awake, or about to be
                 worker.lane.peer.send(BELL, MSG_DONTWAIT)
+
+    def _waits_alone(self) -> bool:
+        """Return whether somebody waits for the only unit that is under way."""
+        worker = self._lone
+        try:
+            return worker is not None and self._only_busy() is worker
+        except IndexError:  # it was read just now
+            return False
+
+    def nudge(self) -> None:
+        """The controller was rung while another thread has the lead: wake that one, unless all that is under way is to ring it.
+
+        A worker that was about to ring the controller when the leader armed its board has cleared the word after that.
+        """
+        if not self._waits_alone():
+            self.kick_lone()
+        if any(worker.batches and worker.words[WAIT] == NOBODY for worker in self._dispatcher.workers):
+            self._leader_bell.ring()
 
     def try_pump(self) -> None:
         """Read what there is, if nobody else does. For a thread that queues while all workers are busy."""

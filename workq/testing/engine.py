@@ -21,9 +21,11 @@ from workq.transport.board import (
     FINISHED,
     FRAMES,
     INT_LIMIT,
+    KIND_FALSE,
     KIND_INT,
     KIND_NONE,
     KIND_SKIPPED,
+    KIND_TRUE,
     LIMIT,
     MASK,
     STARTED,
@@ -31,6 +33,8 @@ from workq.transport.board import (
     Board,
 )
 from workq.transport.channel import DOWN_CONFIG, DOWN_LEAVE, DOWN_UNITS, UP_HEAD, UP_READY, Inbox
+
+PLAIN_KINDS = {None: KIND_NONE, True: KIND_TRUE, False: KIND_FALSE}
 
 
 class SteppedWorker:
@@ -81,13 +85,13 @@ class SteppedWorker:
         return False
 
     def end(self) -> None:
-        """Run the unit that was begun, here and now, and leave its result: None, or a small whole number of 0 or more."""
+        """Run the unit that was begun, here and now, and leave its result: None, True, False, or a small whole number of 0 or more."""
         assert self._unit is not None
         function, data = self._unit
         value = self._functions[function](*_pickle.loads(data))
-        assert value is None or (type(value) is int and 0 <= value < INT_LIMIT), value
+        assert value in PLAIN_KINDS or (type(value) is int and 0 <= value < INT_LIMIT), value
         number, self.running = self.running, 0
-        self._put(number, KIND_NONE if value is None else value << 4 | KIND_INT)
+        self._put(number, value << 4 | KIND_INT if type(value) is int else PLAIN_KINDS[value])
 
     def step(self) -> bool:
         """Begin a unit and end it; return whether there was one."""
