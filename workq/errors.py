@@ -7,12 +7,15 @@ which unit, in which worker, and what to do about it. A worker process imports t
 from __future__ import annotations
 
 import _pickle
+import os
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from workq.interruption import ExternalInterrupt
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from workq.halt import Halt as Halt
     from workq.halt import UnitPoisoned as UnitPoisoned
     from workq.halt import WorkerHalted as WorkerHalted
@@ -238,6 +241,19 @@ def not_in_time(what: str, timeout: float | None) -> TimeoutError:
     """Return the error of a wait that has taken as long as its caller allowed."""
     waited = f"{max(0.0, timeout):g} s" if timeout is not None else "all that time"
     return TimeoutError(f"{what} after {waited}; it goes on, and nothing is lost")
+
+
+def shortened(error: KeyboardInterrupt) -> KeyboardInterrupt:
+    """Leave our own frames out of its traceback, if it struck in one of them: what the person pressed Ctrl-C in is above."""
+    last: TracebackType | None = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is not None and last.tb_frame.f_code.co_filename.startswith(_HERE):
+        return error.with_traceback(None)
+    return error
+
+
+_HERE = os.path.dirname(__file__) + os.sep
 
 
 def __getattr__(name: str) -> object:

@@ -67,7 +67,7 @@ class Halt:
         if self.signal:
             return f"was ended by {self.signal}"
         if self.exit_code is None:
-            return "ended in an unknown way"
+            return "ended, and its launcher was not there to say how"
         return f"exited with code {self.exit_code}"
 
     def why(self) -> str:

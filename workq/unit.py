@@ -328,7 +328,7 @@ class Unit(Future[T]):
         return value  # type: ignore[no-any-return]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for it and return what it raised, or None. Raises what ``result`` raises for a cancelled unit or a time-out."""
+        """Wait for it and return what it raised, or None. Raises UnitCancelled, and TimeoutError where it has not ended in time."""
         check_future_timeout(timeout)
         if self.value is PENDING:
             self.call.queue.controller.wait_unit(self, timeout)

@@ -504,6 +504,45 @@ def test_ctrl_c_in_sync_says_how_many_it_cancelled_without_our_frames() -> None:
     assert lines[2] == "1 [True, True, True]"
 
 
+def test_after_ctrl_c_in_sync_nobody_is_told_to_call_sync() -> None:
+    ended = application(
+        """
+        import os, signal, threading, time, workq
+
+        if __name__ == "__main__":
+            wq = workq.WorkMgr(2, delete_timeout=0.2)
+            units = [wq.queue(time.sleep, 600) for _ in range(5)]
+            while not units[0].running():
+                pass
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            wq.sync()
+        """
+    )
+    assert "workq: 5 units of queue Default-1 that had not ended are cancelled" in ended.stderr
+    assert "dropped" not in ended.stderr
+
+
+def test_ctrl_c_in_result_has_but_two_of_our_frames() -> None:
+    ended = application(
+        """
+        import os, signal, threading, time, traceback, workq
+
+        if __name__ == "__main__":
+            wq = workq.WorkMgr(1, delete_timeout=0.2)
+            unit = wq.queue(time.sleep, 600)
+            while not unit.running():
+                pass
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            try:
+                unit.result()
+            except KeyboardInterrupt as error:
+                print([frame.name for frame in traceback.extract_tb(error.__traceback__)])
+            wq.close()
+        """
+    )
+    assert ended.stdout.splitlines() == ["['<module>', 'result', 'wait_unit']"], ended.stderr
+
+
 def test_ctrl_c_in_a_callback_cancels_too_and_the_callback_is_not_made_again(busy: workq.WorkMgr, tmp_path: Path) -> None:
     seen: list[Any] = []
 

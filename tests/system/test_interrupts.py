@@ -361,7 +361,8 @@ def test_ctrl_c_of_a_script_ends_it_with_one_traceback_and_no_worker_is_left() -
         term.press_ctrl_c()
         assert term.finish() == -signal.SIGINT, term.text
         assert term.text.count("Traceback") == 1, term.text
-        assert re.search(r"KeyboardInterrupt\n.* units? .*\nthe interpreter ends: ", term.text), term.text
+        assert re.search(r"KeyboardInterrupt\nworkq: \d+ units? of queue .* cancelled\n", term.text), term.text
+        assert "the interpreter ends" not in term.text, term.text
         for pid in pids:
             wait_gone(pid)
 

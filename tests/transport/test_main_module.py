@@ -184,7 +184,8 @@ def run(options: list[str], cwd: Path, typed: str = "") -> str:
     [
         ("if __name__ == '__main__': pass", True),
         ('if "__main__" == __name__ and True: pass', True),
-        ("if __name__ != '__main__': pass", True),
+        ("if __name__ != '__main__': pass\nelse: print()", True),
+        ("if __name__ != '__main__': pass", False),  # what stands below it runs in either case
         ("def main():\n    if __name__ == '__main__': pass", False),
         ("# if __name__ == '__main__':", False),
         ("print(__name__)", False),

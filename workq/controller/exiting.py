@@ -10,8 +10,11 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
+from workq.outcome import PENDING
+
 if TYPE_CHECKING:
     from workq.controller.controller import Controller
+    from workq.controller.records import Queue
 
 logger = logging.getLogger("workq")
 
@@ -60,11 +63,18 @@ def _end_queues(controller: Controller) -> int:
     dropped = 0
     for queue in controller.every_queue():
         if controller.loop is not None and queue.at_exit != "drain" and queue.owner is None:
-            dropped += queue.open_units()
+            dropped += _untold(queue)
             if queue.at_exit == "kill":
                 controller.break_off(queue, kill=True)
             controller.close_queue(queue)
     return dropped
+
+
+def _untold(queue: Queue) -> int:
+    """Return how many open units a queue has, without those of which Ctrl-C has said that they are cancelled."""
+    if not queue.broken_off:
+        return queue.open_units()
+    return sum(unit.value is PENDING and unit.id > queue.broken_off for unit in queue.open_list())
 
 
 def _drain_queues(controller: Controller) -> int:

@@ -308,6 +308,7 @@ class Queue:  # weakly referred to by its controller
         self.launch_error = LaunchError  # the kind of it that its units fail with where no worker can be started
         self.exact_errors = False  # SystemExit of a unit is raised as itself where its result is asked for
         self.paused = False
+        self.broken_off = 0  # units up to this number were cancelled at Ctrl-C, and whoever pressed it was told so
         self.cleared = 0  # units up to this number come no more again: the queue was cleared
         self.new_failures: deque[Unit[Any]] | None = None  # the last ones, once somebody has asked for that (sync's stop_on_error)
         self.session = False  # it has one worker of its own

@@ -34,7 +34,8 @@ def queue_statistics(queue: Queue) -> QueueStatistics:
     now_ns = time.monotonic_ns()
     workers = list(queue.workers)
     in_units = [worker for worker in workers if worker.holds_pending()]
-    running, blocked = len(in_units), sum(worker.told_blocked for worker in in_units)
+    blocked_how = [how for worker in in_units if (how := _blocked_how(queue, worker)) is not None]
+    running, blocked = len(in_units), len(blocked_how)
     times = queue.times
     running_ns = [_running_ns(worker, now_ns) for worker in workers]
     busy_ns, since_ns = times.busy_ns + sum(running_ns), now_ns - times.first_ns if times.first_ns else max(running_ns, default=0)
@@ -62,18 +63,20 @@ def queue_statistics(queue: Queue) -> QueueStatistics:
         queue.bytes_down,
         queue.bytes_up,
         _leaked_locks(queue),
-        _judged(queue, in_units) if blocked else 0,
+        blocked_how.count(BlockedHow.JUDGED),
     )
 
 
-def _judged(queue: Queue, workers: list[Worker]) -> int:
-    """Return how many of these workers of it were judged to be blocked, and have not said so."""
+def num_active_workers(queue: Queue) -> int:
+    """Return how many of a queue's workers run units of it, blocked ones left out."""
+    return sum(bool(worker.batches) and _blocked_how(queue, worker) is None for worker in list(queue.workers))
+
+
+def _blocked_how(queue: Queue, worker: Worker) -> BlockedHow | None:
+    """Return how it is known that a worker is blocked; None where it is not, or where the core does not believe it (`doubted`)."""
     loop = queue.controller.loop
-    if loop is None:
-        return 0
-    known = loop.core.workers
-    rows = [known.get(worker.number) for worker in workers if worker.told_blocked]
-    return sum(row is not None and row.blocked_how is BlockedHow.JUDGED for row in rows)
+    row = loop.core.workers.get(worker.number) if loop is not None and worker.told_blocked else None
+    return row.blocked_how if row is not None and row.state is W.BLOCKED else None
 
 
 def _leaked_locks(queue: Queue) -> tuple[str, ...]:

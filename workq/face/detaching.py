@@ -136,7 +136,7 @@ def issue(row: Queue, timeout_s: float) -> str:
 def redeem(token: object) -> Queue:
     """Return the queue of a token, which is good no more. Raises TokenError."""
     if not isinstance(token, str):
-        raise TokenError(f"{UNKNOWN}: it is a {type(token).__name__}, and not a str")
+        raise TokenError(f"{UNKNOWN}: it must be a str, not {token!r}")
     return _tickets.redeem(token)
 
 

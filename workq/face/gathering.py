@@ -6,17 +6,15 @@ A queue is *quiet* when nothing is outstanding: no unit is open, and no callback
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from math import inf
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from workq.controller.exiting import counted
 from workq.controller.records import Queue
 from workq.core.states import UnitState
-from workq.errors import WaitError, WorkErrors, not_in_time
+from workq.errors import WaitError, WorkErrors, not_in_time, shortened
 from workq.given.arguments import check_progress
 from workq.outcome import ASKED, Ended
 from workq.unit import Unit
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from workq.seeing.bar import Bar
 
 logger = logging.getLogger("workq")
-
-HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 class Deadline:
@@ -346,13 +342,3 @@ def break_off(row: Queue, error: KeyboardInterrupt) -> None:
         message = f"{counted(dropped, 'unit')} of queue {row.name} that had not ended {'is' if dropped == 1 else 'are'} cancelled"
         error.add_note(f"workq: {message}")
         logger.info("Ctrl-C: %s", message)
-
-
-def shortened(error: KeyboardInterrupt) -> KeyboardInterrupt:
-    """Leave our own frames out of its traceback, if it struck in one of them: what the person pressed Ctrl-C in is above."""
-    last: TracebackType | None = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    if last is not None and last.tb_frame.f_code.co_filename.startswith(HERE):
-        return error.with_traceback(None)
-    return error

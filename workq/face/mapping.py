@@ -49,6 +49,9 @@ class Results(chain[T]):
         """End it: what is not yet yielded is cancelled, as it is when the iterator is dropped."""
         self._parts.close()
 
+    def __repr__(self) -> str:
+        return "<results of a map, in order>"
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise errors.is_handle("the iterator of a map", "send a list of its results")
 

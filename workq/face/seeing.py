@@ -100,7 +100,9 @@ class Seeing(Part):
         """How many workers run units of it now, blocked ones left out. -1 where it was detached."""
         if self._is_detached():
             return -1
-        return sum(bool(worker.batches) and not worker.told_blocked for worker in list(self._row.workers))
+        from workq.controller.seeing import num_active_workers
+
+        return num_active_workers(self._row)
 
     def statistics(self) -> QueueStatistics:
         """Return the queue's counters as they are now: prints as a table, and has named fields."""

@@ -58,9 +58,9 @@ def check_callable(argument: str, value: object) -> None:
 
 
 def check_name(argument: str, value: object) -> None:
-    """Raise unless it is a str or None."""
-    if value is not None and not isinstance(value, str):
-        raise ArgumentError(f"{argument} must be a str or None, not {value!r}")
+    """Raise unless it can stand in a line of a table, or is None."""
+    if value is not None and not (isinstance(value, str) and value and value.isprintable()):
+        raise ArgumentError(f"{argument} must be a str of printable characters, or None, not {value!r}")
 
 
 def check_lock_name(value: object) -> str:

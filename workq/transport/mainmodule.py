@@ -65,7 +65,7 @@ def can_run_again(main: ModuleType, path: str) -> bool:
 
 
 def has_guard(source: bytes) -> bool:
-    """Whether a script compares ``__name__`` with ``"__main__"`` in an ``if`` at its top level."""
+    """Whether a script compares ``__name__`` with ``"__main__"`` in an ``if`` at its top level: ``==``, or ``!=`` with an ``else``."""
     if b"__name__" not in source:
         return False  # spares the import of ast
     import ast
@@ -74,15 +74,16 @@ def has_guard(source: bytes) -> bool:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    return any(isinstance(step, ast.If) and asks_for_main(step.test) for step in tree.body)
+    choices = [step for step in tree.body if isinstance(step, ast.If)]
+    return any(asks_for_main(step.test, ast.Eq) or (step.orelse and asks_for_main(step.test, ast.NotEq)) for step in choices)
 
 
-def asks_for_main(test: Any) -> bool:
-    """Whether a condition has such a comparison in it."""
+def asks_for_main(test: Any, operator: type[Any]) -> bool:
+    """Whether a condition has such a comparison in it, with this operator."""
     import ast
 
     for node in ast.walk(test):
-        if isinstance(node, ast.Compare):
+        if isinstance(node, ast.Compare) and isinstance(node.ops[0], operator):
             sides = [node.left, *node.comparators]
             names = any(isinstance(side, ast.Name) and side.id == "__name__" for side in sides)
             if names and any(isinstance(side, ast.Constant) and side.value == "__main__" for side in sides):
