@@ -39,7 +39,7 @@ from workq.controller import (
 from workq.controller.blocking import BlockedJudge
 from workq.controller.dispatch import Dispatcher
 from workq.controller.records import NEVER, Batch, Call, Queue, Worker
-from workq.controller.waiting import STREAM_S, Bell, Lead, expects
+from workq.controller.waiting import Bell, Lead, expects
 from workq.core.events import CategoryAdded, Event, Limits, QueueOpened, Tick, WorkerId, WorkerTook
 from workq.core.scheduler import Scheduler
 from workq.engines.protocol import Engine, Exited, Started, StartFailed
@@ -239,8 +239,8 @@ class Loop:
         due.append(self._load_due)
         times = [moment for moment in due if moment is not None]
         timeout = max(0.0, min(times) - time.monotonic()) if times else -1
-        while self.lead.unrung and not (0 <= timeout < STREAM_S):
-            ready = self._poller.poll(STREAM_S)
+        while self.lead.unrung and not (0 <= timeout < (look_s := self.lead.look_s)):
+            ready = self._poller.poll(look_s)
             if ready or self.lead.stream_ended():
                 return ready
             timeout = max(0.0, min(times) - time.monotonic()) if times else -1

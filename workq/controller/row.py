@@ -2,7 +2,7 @@
 
 Such a unit may have ended before its thread waits for it, always where both share a core. Its worker would ring the controller then, which
 finds nothing to do: that doubles the price of the trip. So in a row it rings nobody, and the thread that waits looks before it blocks.
-The controller looks each `STREAM_S` whether the row goes on, and takes over where it does not.
+The controller looks each `ROW_S` whether the row goes on, and takes over where it does not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from workq.transport.board import CONTROLLER, NOBODY, WAIT, fence
 if TYPE_CHECKING:
     from workq.controller.records import Worker
 
-ROW = 16  # units that one thread has queued and waited for one by one: from then on it is believed to go on so
+ROW = 8  # units that one thread has queued and waited for one by one: from then on it is believed to go on so
+ROW_S = 0.005  # between two looks whether a row goes on; at 2 ms one trip of a hundred met one
 SHORT_S = 500e-6  # of units that take longer a wake-up more is no matter
 
 

@@ -32,6 +32,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from workq.controller.row import ROW_S
 from workq.controller.tallies import MOST_LATER, note_lone
 from workq.errors import QueueClosed, WaitError
 from workq.transport import bells
@@ -295,6 +296,11 @@ class Lead:
     def unrung(self) -> bool:
         """True while workers ring nobody, so that the controller has to look whether somebody reads (`stream_ended`)."""
         return self.streaming or self._dispatcher.row.thread != 0
+
+    @property
+    def look_s(self) -> float:
+        """How long it may be until then."""
+        return STREAM_S if self.streaming else ROW_S
 
     def stream_ended(self) -> bool:
         """Return whether the thread that queued and read has ceased to; then bells are armed again. The controller's thread."""
