@@ -299,3 +299,11 @@ def test_a_category_of_another_controller_is_told_how_to_have_it(controller: wor
             workq.WorkMgr(1, category="elsewhere", controller=controller)
     with pytest.raises(workq.CategoryError, match=r"no category 'elsewhere'; there are [^;]*$"):
         workq.WorkMgr(1, category="elsewhere", controller=controller)
+
+
+@pytest.mark.parametrize("name", ["", "two\nlines", "a\ttab", 7])
+def test_names_of_queues_and_units_stand_in_one_line_of_a_table(name: Any) -> None:
+    with pytest.raises(workq.ArgumentError, match="name must be a str of printable characters, or None, not"):
+        workq.WorkMgr(0, name=name)
+    with workq.WorkMgr(0) as wq, pytest.raises(workq.ArgumentError, match="name must be a str of printable characters, or None, not"):
+        wq.options(name=name)
