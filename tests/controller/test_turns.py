@@ -260,7 +260,8 @@ def test_more_than_little_work_is_shared_out_while_a_thread_goes_on_queueing() -
 
 def in_a_row() -> tuple[Stage, SteppedWorker]:
     """Have a thread that queues one unit, waits for it, queues the next one, and so on, and a worker that has ended each before."""
-    stage = Stage(recall_after_s=1e9, silent_after_s=1e9, long_after_s=1e9)  # however slow the machine is, the controller claims nothing
+    never = 1e9  # however slow the machine is, the controller claims nothing, and the worker stays with the queue
+    stage = Stage(recall_after_s=never, silent_after_s=never, long_after_s=never, linger_s=never)
     first = stage.wq.queue(abs, -1)
     worker = stage.ready()
     assert worker.step()
