@@ -171,7 +171,7 @@ def rings(bell: int) -> int:
 
 def streaming() -> tuple[Stage, list[SteppedWorker]]:
     """Have two workers, neither of which has anything to do, and a thread that queues units of a microsecond and reads in turn."""
-    stage = Stage(workers=2, worker_clock=lambda: 1000.0)  # so no unit's time is measured
+    stage = Stage(workers=2, worker_clock=lambda: 1000.0, linger_s=1e9)  # so no unit's time is measured, and no worker leaves the queue
     units = [stage.wq.queue(abs, -n) for n in range(2)]
     workers = [stage.ready(1), stage.ready(2)]
     stage.wq._row.estimate_s = 1e-6
