@@ -46,6 +46,7 @@ def at_each_step(
     while reached >= step:
         reached = 0
         prepared = prepare()
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 looks whether any frame has it when it begins to trace
         sys.settrace(at_step)
         try:
             act(prepared)

@@ -109,6 +109,7 @@ def struck_at(step: int, act: Callable[[], object]) -> bool:
                 raise Struck
         return at_step
 
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks whether any frame has it when it begins to trace
     sys.settrace(at_step)
     try:
         act()
