@@ -278,9 +278,9 @@ def assert_trip(stage: Stage, worker: SteppedWorker, n: int) -> None:
     assert unit.result() == n
 
 
-def rung_by(stage: Stage, number: int = 1) -> int:
-    """Return whom a worker would ring."""
-    (worker,) = (each for each in stage.controller.running().dispatcher.workers if each.number == number)
+def rung_by(stage: Stage) -> int:
+    """Return whom the worker would ring."""
+    (worker,) = stage.controller.running().dispatcher.workers
     return int(worker.words[WAIT])
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 import workq
+from tests.stepping import at_each_step
 from tests.support import DEADLINE_S, application, is_gone, start_application, wait_gone, wait_until
 from tests.system.held import Held
-from tests.system.stepping import at_each_step
 from workq import context
 from workq.transport import lockpage
 from workq.transport.board import FRAMES
@@ -358,12 +358,14 @@ def test_what_an_initializer_locks_stays_locked_as_long_as_its_worker_lives() ->
 # ---------------------------------------------------------------- forks, inline, nested, the end
 
 
-def fork_and_lock(name: str) -> str:
+def fork_and_lock(name: str, *, made_before: bool) -> str:
+    """Take a lock in a child: the parent's, or one of the same name that the child makes."""
     lock = workq.Lock(name)
+    lock.locked()
     reader, writer = os.pipe()
     if not (pid := os.fork()):
         try:
-            lock.acquire()
+            (lock if made_before else workq.Lock(name)).acquire()
         except BaseException as error:
             os.write(writer, f"{type(error).__name__}: {error}".encode())
         os._exit(0)
@@ -374,25 +376,13 @@ def fork_and_lock(name: str) -> str:
     return said
 
 
-def fork_and_lock_by_name(name: str) -> str:
-    """The same with a lock that the child has made itself, as the documentation says that one may anywhere."""
-    workq.Lock(name).locked()
-    reader, writer = os.pipe()
-    if not (pid := os.fork()):
-        try:
-            workq.Lock(name).acquire()
-        except BaseException as error:
-            os.write(writer, f"{type(error).__name__}: {error}".encode())
-        os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as file:
-        said = file.read().decode()
-    os.waitpid(pid, 0)
-    return said
+def both_hosts_say(wq: workq.WorkMgr, *, made_before: bool) -> tuple[str, str]:
+    """What a child of the application is told, and one of a unit."""
+    return fork_and_lock("door", made_before=made_before), wq.queue(fork_and_lock, "door", made_before=made_before).result(DEADLINE_S)
 
 
 def test_a_lock_that_a_forked_child_makes_itself_would_exclude_nobody_and_says_so(wq: workq.WorkMgr) -> None:
-    for said in (fork_and_lock_by_name("door"), wq.queue(fork_and_lock_by_name, "door").result(DEADLINE_S)):
+    for said in both_hosts_say(wq, made_before=False):
         assert said.startswith("ForkedError: this process was forked from one that shares workq.Lock('door') with others")
 
 
@@ -419,7 +409,7 @@ def test_a_child_of_the_application_that_makes_a_queue_of_its_own_has_locks_of_i
 
 def test_a_lock_is_of_no_use_in_a_forked_child(wq: workq.WorkMgr) -> None:
     workq.Lock("door").locked()
-    for said in (fork_and_lock("door"), wq.queue(fork_and_lock, "door").result(DEADLINE_S)):
+    for said in both_hosts_say(wq, made_before=True):
         assert said.startswith("ForkedError: workq.Lock('door') belongs to the process that this one was forked from")
 
 

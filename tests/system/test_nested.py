@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import workq
+from tests.stepping import at_each_step
 from tests.support import DEADLINE_S, wait_until
 from tests.system.held import Held, deaf, hold
-from tests.system.stepping import at_each_step
 from workq import context
 
 pytestmark = pytest.mark.slow

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any
 
 import pytest
 
+from tests.stepping import at_bytecode
 from workq.transport.claims import Held
 from workq.transport.lockpage import HELD, HELD_AT, HELD_WORDS, Page, Thin
 
@@ -96,27 +94,14 @@ class Struck(Exception):
 
 def struck_at(step: int, act: Callable[[], object]) -> bool:
     """Do something, and raise before the bytecode with this number, as a signal handler may; return whether there was one."""
-    reached = 0
 
-    def at_step(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal reached
-        if not frame.f_code.co_filename.endswith("transport/lockpage.py"):
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            reached += 1
-            if reached == step:
-                raise Struck
-        return at_step
+    def raise_it() -> None:
+        raise Struck
 
-    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks whether any frame has it when it begins to trace
-    sys.settrace(at_step)
     try:
-        act()
+        at_bytecode(step, ("transport/lockpage.py",), act, raise_it)
     except Struck:
         return True
-    finally:
-        sys.settrace(None)
     return False
 
 
