@@ -142,15 +142,17 @@ def test_a_call_that_fails_leaves_its_place_to_who_waits(controller: workq.Contr
 
 APPLICATION = """
 import os, time, workq
+from workq.config import DEFAULTS
 
 if __name__ == "__main__":
-    wq = workq.WorkMgr(1, max_pending=1)
+    never_judged = DEFAULTS._replace(sample_s=3600.0)  # nobody stands in for the worker whose unit sleeps
+    wq = workq.WorkMgr(1, max_pending=1, controller=workq.Controller(settings=never_judged))
     held = wq.queue(time.sleep, 60)
     while held.state.value != "running":
         pass
     waiting = wq.queue(abs, -1)
-    print("full", flush=True)
     try:
+        print("full", flush=True)
         wq.queue(abs, -2)
     except KeyboardInterrupt:
         print("interrupted", wq.statistics().queued, held.done(), flush=True)

@@ -16,7 +16,7 @@ import workq
 from tests.support import DEADLINE_S, application, wait_gone, wait_until
 from tests.system import deeds
 from workq import Category, Controller, LaunchError, WorkMgr
-from workq.config import Settings
+from workq.config import DEFAULTS, Settings
 from workq.process import probe
 
 pytestmark = pytest.mark.slow
@@ -50,8 +50,10 @@ INITIALIZERS = [
 def test_a_failing_initializer_is_tried_a_bounded_number_of_times_and_its_words_are_told(tmp_path: Path, how: str, said: str) -> None:
     category = Category("broken", initializer=deeds.break_start, initializer_args=(str(tmp_path), how))
     with broken(category, start_timeout_s=1.0 if how == "hang" else 20.0) as wq:
+        wq.pause()  # until all are queued
         units = [wq.queue(deeds.pid) for _ in range(20)]
-        assert len(wait(units, 20).done) == 20
+        wq.resume()
+        assert len(wait(units, DEADLINE_S).done) == 20
         for unit in units:
             error = unit.exception()
             assert isinstance(error, LaunchError)
@@ -120,7 +122,8 @@ def test_a_unit_whose_nested_units_find_no_worker_ends_all_the_same(tmp_path: Pa
 
 
 def test_units_that_wait_run_after_the_launcher_was_killed(tmp_path: Path) -> None:
-    with Controller() as controller, WorkMgr(2, controller=controller) as wq:
+    never_judged = DEFAULTS._replace(sample_s=3600.0)  # nobody stands in for those that are held
+    with Controller(settings=never_judged) as controller, WorkMgr(2, controller=controller) as wq:
         first = wq.queue(deeds.parent_pid)
         launcher = first.result(DEADLINE_S)
         fifo = str(tmp_path / "fifo")

@@ -12,6 +12,7 @@ import pytest
 import workq
 from tests.support import wait_gone, wait_readable, wait_until
 from tests.system import crew
+from tests.system.held import Held
 from workq import Category, Controller, QueueClosed, SessionLost, SetupFailed, UnitCancelled, UnitTimeout, WorkMgr
 from workq.config import DEFAULTS
 
@@ -108,11 +109,12 @@ def test_an_exception_of_a_call_is_raised_and_the_session_lives_on(wq: WorkMgr) 
 # ---------------------------------------------------------------- a worker that ends
 
 
-def test_a_dead_worker_breaks_the_session_with_a_clear_error_and_nothing_is_silently_restarted(wq: WorkMgr) -> None:
+def test_a_dead_worker_breaks_the_session_with_a_clear_error_and_nothing_is_silently_restarted(wq: WorkMgr, tmp_path: Path) -> None:
     with wq.session() as session:
         session.run(crew.keep, "a", 1)
-        first = session.queue(os._exit, 3)
-        behind = session.queue(crew.kept, "a")
+        with Held(session, tmp_path):  # until both are queued
+            first = session.queue(os._exit, 3)
+            behind = session.queue(crew.kept, "a")
         for unit in (first, behind):
             error = unit.exception()
             assert isinstance(error, SessionLost)
@@ -201,9 +203,13 @@ def test_setup_and_teardown_of_the_queue_hold_for_its_sessions(tmp_path: Path) -
 
 
 def test_a_session_whose_setup_fails_is_lost(wq: WorkMgr, tmp_path: Path) -> None:
-    wq.setup(crew.fail, str(tmp_path / "notes"))
+    path, fifo = str(tmp_path / "notes"), str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    Path(path + ".broken").touch()
+    wq.setup(crew.wait_and_fail_if, fifo, path)
     with wq.session() as session:
         units = [session.queue(crew.pid) for _ in range(3)]
+        os.close(os.open(fifo, os.O_WRONLY))  # the set-up fails now, not before all are queued
         assert isinstance(units[0].exception(), SetupFailed)
         assert {type(unit.exception()) for unit in units[1:]} <= {SessionLost, SetupFailed}
         wait_until(lambda: session.lost)

@@ -209,7 +209,9 @@ def test_a_failing_setup_fails_the_unit_that_met_it_and_makes_that_worker_unfit_
 def test_where_every_worker_fails_the_queues_units_fail_with_that_error_and_nothing_respawns(controller: Controller, path: str) -> None:
     with WorkMgr(2, controller=controller) as wq:
         wq.setup(crew.fail, path)
+        wq.pause()  # until all are queued
         units = [wq.queue(crew.pid) for _ in range(200)]
+        wq.resume()
         errors = [unit.exception() for unit in units]
         assert {type(error) for error in errors} == {SetupFailed}
         assert len({id(error) for error in errors}) == 200, "a fresh exception for each"
@@ -234,7 +236,7 @@ def test_a_unit_queued_after_the_failure_was_told_is_tried_and_not_failed_with_t
     path, fifo = str(tmp_path / "notes"), str(tmp_path / "fifo")
     os.mkfifo(fifo)
     Path(path + ".broken").touch()
-    with Controller(settings=DEFAULTS._replace(start_tries=1)) as controller, WorkMgr(1, controller=controller) as wq:
+    with Controller(settings=DEFAULTS._replace(start_tries=1, sample_s=3600.0)) as controller, WorkMgr(1, controller=controller) as wq:
         wq.setup(crew.wait_and_fail_if, fifo, path)
         first = wq.queue(crew.pid)
         others = [wq.queue(crew.pid) for _ in range(20)]
@@ -261,7 +263,10 @@ def test_while_one_worker_is_set_up_it_serves_the_queue_alone_whatever_happens_t
 def test_a_setup_that_takes_its_worker_with_it_is_bounded_as_well(controller: Controller, caplog: pytest.LogCaptureFixture) -> None:
     with WorkMgr(1, controller=controller) as wq:
         wq.setup(crew.leave, 3)
-        errors = [unit.exception() for unit in [wq.queue(crew.pid) for _ in range(50)]]
+        wq.pause()  # until all are queued
+        units = [wq.queue(crew.pid) for _ in range(50)]
+        wq.resume()
+        errors = [unit.exception() for unit in units]
         assert Counter(map(type, errors)) == {WorkerHalted: DEFAULTS.start_tries, SetupFailed: 50 - DEFAULTS.start_tries}
         assert "exited with code 3" in str(errors[-1])
 

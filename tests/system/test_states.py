@@ -303,7 +303,9 @@ def test_workers_that_cannot_start_are_tried_a_few_times_and_then_the_units_say_
         controller.add_category(category)
         wq = workq.WorkMgr(2, category="broken", controller=controller)
         fine = workq.WorkMgr(1, controller=controller)
+        wq.pause()  # until all are queued
         units = [wq.queue(abs, -n) for n in range(20)]
+        wq.resume()
         for unit in units:
             error = unit.exception(DEADLINE_S)
             assert isinstance(error, workq.LaunchError)
