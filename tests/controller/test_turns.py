@@ -249,6 +249,21 @@ def test_little_work_of_a_thread_that_goes_on_queueing_goes_to_one_worker_and_wa
     finish(stage, workers, units)
 
 
+def test_the_controller_looks_whether_a_thread_still_reads_where_nothing_else_is_ever_due(stage: Stage) -> None:
+    """A thread that queues on a paused queue reads as well, and there may be no worker yet."""
+    loop = stage.controller.running()
+    stage.wq.pause()
+    stage.wq.queue(abs, -1)
+    stage.turn()
+    loop._load_due = None  # that was done long ago
+    loop.lead.try_pump()
+    assert loop.lead.streaming
+    assert rings(loop.bell_fd) > 0
+    assert loop._wait() == [], "it has looked twice, and nobody has read meanwhile"
+    assert not loop.lead.streaming
+    assert not loop.by_number
+
+
 def test_more_than_little_work_is_shared_out_while_a_thread_goes_on_queueing() -> None:
     stage, workers = streaming()
     units = [stage.wq.queue(abs, -n) for n in range(2000)]

@@ -239,8 +239,8 @@ class Loop:
         due.append(self._load_due)
         times = [moment for moment in due if moment is not None]
         timeout = max(0.0, min(times) - time.monotonic()) if times else -1
-        while self.lead.unrung and not (0 <= timeout < (look_s := self.lead.look_s)):
-            ready = self._poller.poll(look_s)
+        while self.lead.unrung and not 0 <= timeout < self.lead.look_s:
+            ready = self._poller.poll(self.lead.look_s)
             if ready or self.lead.stream_ended():
                 return ready
             timeout = max(0.0, min(times) - time.monotonic()) if times else -1
