@@ -190,7 +190,7 @@ def test_the_grid_search_of_the_examples_runs_on_workers() -> None:
     pytest.importorskip("sklearn")
     said = run_example("grid_search")
     assert re.match(r"best: {'C': \d+, 'gamma': [\d.]+}, right in 9\d% of the images\n", said)
-    assert said.count("worker_") == 2
+    assert said.count("worker_") >= 2  # one more where a unit was judged to wait
 
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs")

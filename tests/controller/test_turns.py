@@ -16,7 +16,7 @@ import workq
 from workq.config import DEFAULTS
 from workq.controller.row import ROW
 from workq.testing.engine import MemoryEngine, SteppedWorker
-from workq.transport.board import CONTROLLER, NOBODY, WAIT
+from workq.transport.board import BLOCKED, CONTROLLER, NOBODY, WAIT
 
 
 class Stage:
@@ -98,6 +98,92 @@ def test_a_worker_that_is_not_believed_to_be_blocked_is_active_in_all_tables(sta
     stage.worker().end()
     stage.turn()
     assert unit.result() == 7
+
+
+class Sleepers:
+    """A queue of one worker whose units say that they wait, and the workers that stand in for each other."""
+
+    def __init__(self) -> None:
+        never = 1e9  # however slow the machine is
+        self.stage = Stage(linger_s=never, sample_s=never, silent_after_s=never, long_after_s=never, recall_after_s=never)
+        self.blocked = self.begin(1, started=False)
+        self.say(1, True)
+        self.going = self.begin(2, started=False)
+
+    def begin(self, number: int, *, started: bool = True) -> workq.Unit[int]:
+        """Queue a unit that this worker begins."""
+        unit = self.stage.wq.queue(abs, -number)
+        if not started:
+            self.stage.ready(number)
+        assert self.stage.worker(number).begin()
+        return unit
+
+    def say(self, number: int, blocked: bool) -> None:
+        """Have a worker's unit say that it waits, or goes on."""
+        self.stage.worker(number)._board.words[BLOCKED] = blocked
+
+    def end(self, number: int, unit: workq.Unit[int]) -> None:
+        """End a unit; its outcome is read, and the controller hears of nothing."""
+        self.say(number, False)
+        worker = self.stage.worker(number)
+        worker.end()
+        assert not worker.begin(), "what was sent behind it was taken back"
+        self.stage.controller.running().lead.try_read()
+        assert unit.done()
+
+
+@pytest.fixture
+def sleepers() -> Iterator[Sleepers]:
+    made = Sleepers()
+    yield made
+    made.stage.controller.close()
+
+
+@pytest.mark.parametrize("estimate_s", [1e-6, 1.0], ids=["sent behind the one that waits", "left in the backlog"])
+def test_a_stand_in_that_was_limited_before_it_was_granted_a_unit_keeps_it(sleepers: Sleepers, estimate_s: float) -> None:
+    """The core limits one worker too many, hears that the other waits as well, and grants that very worker what waits.
+
+    Who is free is told before who is blocked, and that nothing waits any more before either: else others would be started besides.
+    """
+    stage, blocked, going = sleepers.stage, 1, 2
+    units = [sleepers.blocked, sleepers.going]
+    for _ in range(4):
+        sleepers.end(going, units[1])
+        sleepers.end(blocked, units[0])
+        blocked, going = going, blocked  # who is believed to be blocked is sent nothing
+        units = [sleepers.begin(blocked)]
+        sleepers.say(blocked, True)
+        stage.wq._row.estimate_s = estimate_s
+        units.append(stage.wq.queue(abs, -4))
+        stage.turn()
+        assert stage.worker(going).begin(), "it was sent what waited, and that was not taken back"
+        assert not stage.controller.running().believed_waiting
+    assert len(stage.engine.workers) == 2
+
+
+def test_nobody_stands_in_for_a_worker_that_has_just_taken_the_last_unit_and_waits() -> None:
+    never = 1e9
+    stage = Stage(linger_s=never, sample_s=never, silent_after_s=never, long_after_s=never, recall_after_s=never)
+    loop = stage.controller.running()
+    units = [stage.wq.queue(abs, -1)]
+    worker = stage.ready()
+    assert worker.begin()
+    stage.wq._row.estimate_s = 1.0  # so that none is sent behind another
+    units.append(stage.wq.queue(abs, -2))
+    stage.turn()
+    assert loop.believed_waiting
+    worker.end()
+    loop.lead.try_read()
+    assert worker.begin(), "whoever reads has sent the other one"
+    worker._board.words[BLOCKED] = True
+    stage.turn()
+    assert not loop.believed_waiting
+    assert len(stage.engine.workers) == 1
+    worker._board.words[BLOCKED] = False
+    worker.end()
+    stage.turn()
+    assert [unit.result() for unit in units] == [1, 2]
+    stage.controller.close()
 
 
 def test_units_queued_while_the_worker_starts_all_run_in_order(stage: Stage) -> None:

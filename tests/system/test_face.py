@@ -17,6 +17,7 @@ import pytest
 
 import workq
 from tests.support import DEADLINE_S, ROOT, start_application, wait_readable, wait_until
+from workq.config import DEFAULTS
 from workq.errors import ArgumentError, CategoryError
 
 pytestmark = pytest.mark.slow
@@ -55,7 +56,8 @@ def hold(fifo: str) -> None:
 
 @pytest.fixture
 def wq() -> Iterator[workq.WorkMgr]:
-    with workq.Controller(name="face") as controller:
+    patient = DEFAULTS._replace(silent_after_s=3600.0)  # however slow a worker is to begin, no other is started for its unit
+    with workq.Controller(name="face", settings=patient) as controller:
         queue = workq.WorkMgr(2, name="face", controller=controller)
         yield queue
         queue.close()

@@ -31,13 +31,15 @@ if TYPE_CHECKING:
 
 
 def gather(loop: Loop) -> Iterator[Event]:
-    """Yield the facts that are new: workers first, so that the core knows who is free when it hears who waits.
+    """Yield the facts that are new: workers first, so that the core knows who is free when it hears who waits, or who is blocked.
 
     A fact is looked for when it is asked for, and told before the next one is: what the core orders meanwhile is performed at once, and
     may have made the next one untrue.
     """
     for worker in loop.dispatcher.workers:
         yield from of_worker(loop, worker)
+    for worker in loop.dispatcher.workers:
+        yield from of_blocked(loop, worker)
     for unit_id in loop.stops.ended():
         yield UnitStopped(unit_id)
     unknown = []
@@ -53,8 +55,8 @@ def gather(loop: Loop) -> Iterator[Event]:
 
 
 def of_worker(loop: Loop, worker: Worker) -> Iterator[Event]:
-    """Yield what has changed with one worker."""
-    if not (worker.ready and worker.pid) or worker.exited:  # it may say so before the launcher has said which process it is
+    """Yield what has changed with one worker, but that it is blocked."""
+    if not can_be_told_of(worker):
         return
     loop.dispatcher.mend(worker)
     number = WorkerId(int(worker.number))
@@ -81,11 +83,25 @@ def of_worker(loop: Loop, worker: Worker) -> Iterator[Event]:
         if dry:
             worker.allowance = None
         yield WorkerDry(number) if dry else WorkerTook(number)
-    if worker.batches and not worker.told_blocked and blocked_now(worker) and not (worker.own and not worker.own[-1].begun_ns):
-        worker.told_blocked = True
-        if holds_more_than_one(worker):
-            loop.command(loop.recalls.take_back, worker)
-        yield WorkerBlocked(number, BlockedHow.DECLARED if worker.words[BLOCKED] else BlockedHow.JUDGED)
+
+
+def of_blocked(loop: Loop, worker: Worker) -> Iterator[Event]:
+    """Yield that a worker is blocked, if that is new; and before it that nothing waits, else the core would have a stand-in for nothing."""
+    if not can_be_told_of(worker) or worker.queue is None or not worker.batches or worker.told_blocked or not blocked_now(worker):
+        return
+    if worker.own and not worker.own[-1].begun_ns:
+        return
+    worker.told_blocked = True
+    if holds_more_than_one(worker):
+        loop.command(loop.recalls.take_back, worker)
+    elif not worker.queue.depth():
+        yield from of_queue(loop, worker.queue)
+    yield WorkerBlocked(WorkerId(int(worker.number)), BlockedHow.DECLARED if worker.words[BLOCKED] else BlockedHow.JUDGED)
+
+
+def can_be_told_of(worker: Worker) -> bool:
+    """Return whether the core may hear of a worker: it may say that it is ready before the launcher has said which process it is."""
+    return worker.ready and bool(worker.pid) and not worker.exited
 
 
 def blocked_now(worker: Worker) -> bool:

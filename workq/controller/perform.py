@@ -112,8 +112,14 @@ def _limit(loop: Loop, worker: Worker | None, units: int) -> list[NeedsLead]:
         return []
     worker.allowance = units
     if units == 0:
-        return [partial(loop.recalls.take_back, worker)]
+        return [partial(_take_back, loop, worker)]
     return []
+
+
+def _take_back(loop: Loop, worker: Worker) -> None:
+    """Take back what a worker that may begin nothing more was sent; unless it was granted more meanwhile, and sent that."""
+    if worker.allowance == 0:
+        loop.recalls.take_back(worker)
 
 
 def _tear_down(loop: Loop, worker: Worker | None, number: Any) -> None:
