@@ -161,6 +161,29 @@ def test_a_stand_in_that_was_limited_before_it_was_granted_a_unit_keeps_it(sleep
     assert len(stage.engine.workers) == 2
 
 
+def test_nobody_looks_for_blocked_workers_when_the_last_unit_was_taken() -> None:
+    never = 1e9
+    stage = Stage(linger_s=never, sample_s=1e-6, silent_after_s=never, long_after_s=never, recall_after_s=never)
+    loop = stage.controller.running()
+    units = [stage.wq.queue(abs, -1)]
+    worker = stage.ready()
+    assert worker.begin()
+    stage.wq._row.estimate_s = 1.0  # so that none is sent behind another
+    units.append(stage.wq.queue(abs, -2))
+    stage.turn()
+    assert loop.judge.next_look is not None
+    worker.end()
+    loop.lead.try_read()
+    assert worker.begin(), "whoever reads has sent the other one"
+    stage.turn()
+    assert not loop.believed_waiting
+    assert loop.judge.next_look is None
+    worker.end()
+    stage.turn()
+    assert [unit.result() for unit in units] == [1, 2]
+    stage.controller.close()
+
+
 def test_nobody_stands_in_for_a_worker_that_has_just_taken_the_last_unit_and_waits() -> None:
     never = 1e9
     stage = Stage(linger_s=never, sample_s=never, silent_after_s=never, long_after_s=never, recall_after_s=never)

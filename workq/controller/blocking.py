@@ -43,11 +43,16 @@ class BlockedJudge:
         if self.next_look is None or now < self.next_look:
             return
         self.next_look = now + self._loop.settings.sample_s
+        self._hear_what_was_taken()
         for number in [number for number in self._judges if number not in self._loop.by_number]:
             self._judges.pop(number)[2].close()  # its worker has ended
         for worker in self._loop.dispatcher.workers:
             if worker.category in self._categories and worker.ready and not worker.exited:
                 worker.judged_blocked = self._see(worker)
+
+    def _hear_what_was_taken(self) -> None:
+        """Have the core hear of queues of which nothing waits any more: whoever reads sends the last unit too. Then we are to look no more."""
+        self._loop.attention.update(queue for queue in self._loop.believed_waiting if not queue.depth())
 
     def _see(self, worker: Worker) -> bool:
         running = self._loop.dispatcher.running(worker)
