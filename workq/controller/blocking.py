@@ -51,7 +51,7 @@ class BlockedJudge:
                 worker.judged_blocked = self._see(worker)
 
     def _hear_what_was_taken(self) -> None:
-        """Have the core hear of queues of which nothing waits any more: whoever reads sends the last unit too. Then we are to look no more."""
+        """Have the core hear of queues of which nothing waits any more, as whoever reads sends units too: then we are to look no more."""
         self._loop.attention.update(queue for queue in self._loop.believed_waiting if not queue.depth())
 
     def _see(self, worker: Worker) -> bool:
