@@ -42,11 +42,11 @@ def spin(fifo: str) -> int:
 
 def deaf(fifo: str) -> int:
     """Compute, and ignore every interrupt, until the other end is closed or the process is killed."""
-    fd = -1
+    fd, flags = -1, os.O_RDONLY
     while True:
         try:  # around everything: the interrupt may come right after the opening
             if fd < 0:
-                fd = os.open(fifo, os.O_RDONLY)
+                fd = os.open(fifo, flags)
                 os.set_blocking(fd, False)
             while True:
                 try:
@@ -55,7 +55,7 @@ def deaf(fifo: str) -> int:
                 except BlockingIOError:
                     pass
         except workq.ExternalInterrupt:
-            pass
+            flags |= os.O_NONBLOCK  # it was opened and is to be again: the other end may be closed by then, and there would be a wait for it
 
 
 def sleep(fifo: str) -> None:
