@@ -55,7 +55,7 @@ def deaf(fifo: str) -> int:
                 except BlockingIOError:
                     pass
         except workq.ExternalInterrupt:
-            flags |= os.O_NONBLOCK  # it was opened and is to be again: the other end may be closed by then, and there would be a wait for it
+            flags |= os.O_NONBLOCK  # it may have been open, and the other end may be closed by now: there would be nobody to wait for
 
 
 def sleep(fifo: str) -> None:
