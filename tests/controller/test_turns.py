@@ -184,6 +184,28 @@ def test_nobody_looks_for_blocked_workers_when_the_last_unit_was_taken() -> None
     stage.controller.close()
 
 
+def test_the_core_hears_that_nothing_waits_also_where_it_was_to_be_told_anew(stage: Stage) -> None:
+    """Whoever takes units back forgets what was told; they may be sent again before the controller looks."""
+    loop, queue = stage.controller.running(), stage.wq._row
+    unit = stage.wq.queue(abs, -1)
+    worker = stage.ready()
+    queue.estimate_s = 1.0  # so that none is sent behind another
+    assert worker.begin()
+    other = stage.wq.queue(abs, -2)
+    stage.turn()
+    assert loop.believed_waiting
+    queue.told = 0
+    worker.end()
+    loop.lead.try_read()
+    loop.attention.add(queue)
+    stage.turn()
+    assert not loop.believed_waiting
+    assert loop.core.queues[queue.number].units == 0
+    assert worker.step()
+    stage.turn()
+    assert (unit.result(), other.result()) == (1, 2)
+
+
 def test_nobody_stands_in_for_a_worker_that_has_just_taken_the_last_unit_and_waits() -> None:
     never = 1e9
     stage = Stage(linger_s=never, sample_s=never, silent_after_s=never, long_after_s=never, recall_after_s=never)

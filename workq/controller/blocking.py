@@ -43,16 +43,21 @@ class BlockedJudge:
         if self.next_look is None or now < self.next_look:
             return
         self.next_look = now + self._loop.settings.sample_s
-        self._hear_what_was_taken()
+        waiting = self._where_units_wait()
         for number in [number for number in self._judges if number not in self._loop.by_number]:
             self._judges.pop(number)[2].close()  # its worker has ended
         for worker in self._loop.dispatcher.workers:
-            if worker.category in self._categories and worker.ready and not worker.exited:
+            if worker.category in waiting and worker.ready and not worker.exited:
                 worker.judged_blocked = self._see(worker)
 
-    def _hear_what_was_taken(self) -> None:
-        """Have the core hear of queues of which nothing waits any more, as whoever reads sends units too: then we are to look no more."""
-        self._loop.attention.update(queue for queue in self._loop.believed_waiting if not queue.depth())
+    def _where_units_wait(self) -> set[str]:
+        """Return the categories that are to be looked at, and of which units still wait: whoever reads sends units too.
+
+        Of queues of which nothing waits any more the core is told, and has us look no more.
+        """
+        taken = [queue for queue in self._loop.believed_waiting if not queue.depth()]
+        self._loop.attention.update(taken)
+        return {queue.category for queue in self._loop.believed_waiting.difference(taken)} & self._categories
 
     def _see(self, worker: Worker) -> bool:
         running = self._loop.dispatcher.running(worker)

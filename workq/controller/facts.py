@@ -119,8 +119,10 @@ def of_queue(loop: Loop, queue: Queue) -> Iterator[Event]:
     units = queue.depth()
     queue.peak_depth = max(queue.peak_depth, units)
     if not units:
-        if queue.told:
+        if queue.told or queue in loop.believed_waiting:  # whoever takes units back has it told anew
             loop.told(queue, 0)
+            if queue.depth():  # queued just now, by a thread that still found it told
+                loop.attention.add(queue)
             yield WorkTaken(queue.number)
     elif not queue.paused and units > queue.told:
         loop.told(queue, units)

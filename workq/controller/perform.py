@@ -26,6 +26,7 @@ from workq.core.actions import (
     StopWorker,
     TearDown,
 )
+from workq.core.events import WorkerId
 from workq.transport.channel import DOWN_LEAVE, down_frame
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ def _limit(loop: Loop, worker: Worker | None, units: int) -> list[NeedsLead]:
 
 def _take_back(loop: Loop, worker: Worker) -> None:
     """Take back what a worker that may begin nothing more was sent; unless it was granted more meanwhile, and sent that."""
-    if worker.allowance == 0:
+    row = loop.core.workers.get(WorkerId(int(worker.number)))
+    if row is not None and row.limit == 0:
         loop.recalls.take_back(worker)
 
 
