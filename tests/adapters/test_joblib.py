@@ -190,7 +190,7 @@ def test_the_grid_search_of_the_examples_runs_on_workers() -> None:
     pytest.importorskip("sklearn")
     said = run_example("grid_search")
     assert re.match(r"best: {'C': \d+, 'gamma': [\d.]+}, right in 9\d% of the images\n", said)
-    assert said.count("worker_") >= 2  # one more where a unit was judged to wait
+    assert 2 <= said.count("worker_") <= 4  # each of the two may have a stand-in while it is judged to wait, and no more than that
 
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs")

@@ -161,74 +161,63 @@ def test_a_stand_in_that_was_limited_before_it_was_granted_a_unit_keeps_it(sleep
     assert len(stage.engine.workers) == 2
 
 
+class LastTaken:
+    """A worker is at a unit while another one waits; `take` has it end, and a thread that reads send it the other one."""
+
+    def __init__(self, sample_s: float) -> None:
+        never = 1e9
+        self.stage = Stage(linger_s=never, sample_s=sample_s, silent_after_s=never, long_after_s=never, recall_after_s=never)
+        self.loop, self.queue = self.stage.controller.running(), self.stage.wq._row
+        self.units = [self.stage.wq.queue(abs, -1)]
+        self.worker = self.stage.ready()
+        assert self.worker.begin()
+        self.queue.estimate_s = 1.0  # so that none is sent behind another
+        self.units.append(self.stage.wq.queue(abs, -2))
+        self.stage.turn()
+        assert self.loop.believed_waiting
+
+    def take(self) -> None:
+        self.worker.end()
+        self.loop.lead.try_read()
+        assert self.worker.begin(), "whoever reads has sent the other one"
+
+    def finish(self) -> None:
+        """The controller has heard that nothing waits, and all goes on."""
+        assert not self.loop.believed_waiting
+        self.worker.end()
+        self.stage.turn()
+        assert [unit.result() for unit in self.units] == [1, 2]
+        self.stage.controller.close()
+
+
 def test_nobody_looks_for_blocked_workers_when_the_last_unit_was_taken() -> None:
-    never = 1e9
-    stage = Stage(linger_s=never, sample_s=1e-6, silent_after_s=never, long_after_s=never, recall_after_s=never)
-    loop = stage.controller.running()
-    units = [stage.wq.queue(abs, -1)]
-    worker = stage.ready()
-    assert worker.begin()
-    stage.wq._row.estimate_s = 1.0  # so that none is sent behind another
-    units.append(stage.wq.queue(abs, -2))
-    stage.turn()
-    assert loop.judge.next_look is not None
-    worker.end()
-    loop.lead.try_read()
-    assert worker.begin(), "whoever reads has sent the other one"
-    stage.turn()
-    assert not loop.believed_waiting
-    assert loop.judge.next_look is None
-    worker.end()
-    stage.turn()
-    assert [unit.result() for unit in units] == [1, 2]
-    stage.controller.close()
+    last = LastTaken(sample_s=1e-6)
+    assert last.loop.judge.next_look is not None
+    last.take()
+    last.stage.turn()
+    assert last.loop.judge.next_look is None
+    last.finish()
 
 
-def test_the_core_hears_that_nothing_waits_also_where_it_was_to_be_told_anew(stage: Stage) -> None:
+def test_the_core_hears_that_nothing_waits_also_where_it_was_to_be_told_anew() -> None:
     """Whoever takes units back forgets what was told; they may be sent again before the controller looks."""
-    loop, queue = stage.controller.running(), stage.wq._row
-    unit = stage.wq.queue(abs, -1)
-    worker = stage.ready()
-    queue.estimate_s = 1.0  # so that none is sent behind another
-    assert worker.begin()
-    other = stage.wq.queue(abs, -2)
-    stage.turn()
-    assert loop.believed_waiting
-    queue.told = 0
-    worker.end()
-    loop.lead.try_read()
-    loop.attention.add(queue)
-    stage.turn()
-    assert not loop.believed_waiting
-    assert loop.core.queues[queue.number].units == 0
-    assert worker.step()
-    stage.turn()
-    assert (unit.result(), other.result()) == (1, 2)
+    last = LastTaken(sample_s=1e9)
+    last.queue.told = 0
+    last.take()
+    last.loop.attention.add(last.queue)
+    last.stage.turn()
+    assert last.loop.core.queues[last.queue.number].units == 0
+    last.finish()
 
 
 def test_nobody_stands_in_for_a_worker_that_has_just_taken_the_last_unit_and_waits() -> None:
-    never = 1e9
-    stage = Stage(linger_s=never, sample_s=never, silent_after_s=never, long_after_s=never, recall_after_s=never)
-    loop = stage.controller.running()
-    units = [stage.wq.queue(abs, -1)]
-    worker = stage.ready()
-    assert worker.begin()
-    stage.wq._row.estimate_s = 1.0  # so that none is sent behind another
-    units.append(stage.wq.queue(abs, -2))
-    stage.turn()
-    assert loop.believed_waiting
-    worker.end()
-    loop.lead.try_read()
-    assert worker.begin(), "whoever reads has sent the other one"
-    worker._board.words[BLOCKED] = True
-    stage.turn()
-    assert not loop.believed_waiting
-    assert len(stage.engine.workers) == 1
-    worker._board.words[BLOCKED] = False
-    worker.end()
-    stage.turn()
-    assert [unit.result() for unit in units] == [1, 2]
-    stage.controller.close()
+    last = LastTaken(sample_s=1e9)
+    last.take()
+    last.worker._board.words[BLOCKED] = True
+    last.stage.turn()
+    assert len(last.stage.engine.workers) == 1
+    last.worker._board.words[BLOCKED] = False
+    last.finish()
 
 
 def test_units_queued_while_the_worker_starts_all_run_in_order(stage: Stage) -> None:

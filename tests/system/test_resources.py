@@ -53,7 +53,7 @@ def test_a_failing_initializer_is_tried_a_bounded_number_of_times_and_its_words_
         wq.pause()  # until all are queued
         units = [wq.queue(deeds.pid) for _ in range(20)]
         wq.resume()
-        assert len(wait(units, DEADLINE_S).done) == 20
+        assert len(wait(units, 20).done) == 20
         for unit in units:
             error = unit.exception()
             assert isinstance(error, LaunchError)
