@@ -15,6 +15,9 @@ from typing import Any
 
 import workq
 from tests.support import DEADLINE_S, wait_until
+from workq.config import DEFAULTS
+
+NEVER_JUDGED = DEFAULTS._replace(sample_s=3600.0)  # what waits counts as active, unless it says so: nobody stands in for held units
 
 
 def hold(fifo: str) -> int:

@@ -13,7 +13,7 @@ import pytest
 
 import workq
 from tests.support import DEADLINE_S, start_application, wait_until
-from tests.system.held import Held
+from tests.system.held import NEVER_JUDGED, Held
 from workq.config import DEFAULTS
 
 pytestmark = pytest.mark.slow
@@ -21,8 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def controller() -> Iterator[workq.Controller]:
-    never_judged = DEFAULTS._replace(sample_s=3600.0)  # a unit that is held counts as active, so that nobody stands in for its worker
-    with workq.Controller(settings=never_judged) as made:
+    with workq.Controller(settings=NEVER_JUDGED) as made:
         yield made
 
 

@@ -13,12 +13,9 @@ import pytest
 
 import workq
 from tests.support import DEADLINE_S, wait_until
-from tests.system.held import Held
-from workq.config import DEFAULTS
+from tests.system.held import NEVER_JUDGED, Held
 
 pytestmark = pytest.mark.slow
-
-NEVER_JUDGED = DEFAULTS._replace(sample_s=3600.0)
 
 
 @pytest.fixture

@@ -11,11 +11,8 @@ import pytest
 
 import workq
 from tests.support import DEADLINE_S, wait_until
-from tests.system.held import Held, hold, spin
-from workq.config import DEFAULTS
+from tests.system.held import NEVER_JUDGED, Held, hold, spin
 from workq.controller import facts
-
-NEVER_JUDGED = DEFAULTS._replace(sample_s=3600.0)  # a unit that is held counts as active, so that nobody stands in for its worker
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ import pytest
 import workq
 from tests.support import DEADLINE_S, application, wait_gone, wait_until
 from tests.system import deeds
+from tests.system.held import NEVER_JUDGED
 from workq import Category, Controller, LaunchError, WorkMgr
-from workq.config import DEFAULTS, Settings
+from workq.config import Settings
 from workq.process import probe
 
 pytestmark = pytest.mark.slow
@@ -122,8 +123,7 @@ def test_a_unit_whose_nested_units_find_no_worker_ends_all_the_same(tmp_path: Pa
 
 
 def test_units_that_wait_run_after_the_launcher_was_killed(tmp_path: Path) -> None:
-    never_judged = DEFAULTS._replace(sample_s=3600.0)  # nobody stands in for those that are held
-    with Controller(settings=never_judged) as controller, WorkMgr(2, controller=controller) as wq:
+    with Controller(settings=NEVER_JUDGED) as controller, WorkMgr(2, controller=controller) as wq:
         first = wq.queue(deeds.parent_pid)
         launcher = first.result(DEADLINE_S)
         fifo = str(tmp_path / "fifo")

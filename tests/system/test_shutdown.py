@@ -14,9 +14,8 @@ import pytest
 
 import workq
 from tests.support import DEADLINE_S, start_application, wait_until
-from tests.system.held import Held, deaf, sleep
+from tests.system.held import NEVER_JUDGED, Held, deaf, sleep
 from workq import ArgumentError, Controller, QueueClosed, Retry, WorkMgr
-from workq.config import DEFAULTS
 
 pytestmark = pytest.mark.slow
 
@@ -61,8 +60,7 @@ def test_shutdown_lets_all_that_was_queued_end_and_takes_nothing_new(workers: in
 
 
 def test_what_has_not_ended_in_time_is_interrupted_then_killed_and_named(tmp_path: Path) -> None:
-    never_judged = DEFAULTS._replace(sample_s=3600.0)  # a unit that is held counts as active, so that nobody stands in for its worker
-    with Controller(settings=never_judged) as controller:
+    with Controller(settings=NEVER_JUDGED) as controller:
         wq = WorkMgr(2, controller=controller, delete_timeout=0.2)
         with Held(wq, tmp_path, sleep) as soft, Held(wq, tmp_path, deaf) as hard:
             waiting = wq.queue(abs, -1)

@@ -14,12 +14,10 @@ import pytest
 
 import workq
 from tests.support import DEADLINE_S, is_gone, wait_gone, wait_until
-from tests.system.held import Held, declare, hold, sleep, spin, wait_for_busy_child, wait_for_file_lock, wait_for_lock
+from tests.system.held import NEVER_JUDGED, Held, declare, hold, sleep, spin, wait_for_busy_child, wait_for_file_lock, wait_for_lock
 from workq.config import DEFAULTS
 
 pytestmark = pytest.mark.slow
-
-NEVER_JUDGED = DEFAULTS._replace(sample_s=3600.0)  # what waits counts as active, unless it says so
 
 
 def states(controller: workq.Controller) -> list[str]:

@@ -13,8 +13,8 @@ import pytest
 import workq
 from tests.support import DEADLINE_S, is_gone, wait_gone, wait_readable
 from tests.system import deeds
+from tests.system.held import NEVER_JUDGED
 from workq import Controller, WorkMgr
-from workq.config import DEFAULTS
 
 pytestmark = pytest.mark.slow
 
@@ -22,8 +22,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def wq() -> Iterator[WorkMgr]:
     """A queue with one worker, so that what one unit leaves behind is what the next one finds: nobody ever stands in for it."""
-    never_judged = DEFAULTS._replace(sample_s=3600.0)
-    with Controller(settings=never_judged) as controller, WorkMgr(1, delete_timeout=0.1, controller=controller) as queue:
+    with Controller(settings=NEVER_JUDGED) as controller, WorkMgr(1, delete_timeout=0.1, controller=controller) as queue:
         yield queue
 
 
