@@ -118,6 +118,8 @@ class Controller(Hosting):
         self.start_method = environment.start_method(start_method)
         self._launcher_argv = launcher_argv
         self._opening = threading.RLock()
+        self._closers: list[tuple[int, int]] = []  # threads that close it, each with a number; the first one does, the others wait
+        self._turns = count(1)
         self.loop: Loop | None = None
         self.claims = ApplicationClaims(self)  # of locks
         self.halts: list[Halt] = []
@@ -156,6 +158,9 @@ class Controller(Hosting):
                 made = self._make_loop()
                 if self.loop is None:
                     self.loop = made
+                    if self.closed:  # meanwhile, by another thread, which may have found no parts
+                        made.close(0.0)
+                        self.check_usable()
         return self.loop
 
     def _make_loop(self) -> Loop:
@@ -227,12 +232,36 @@ class Controller(Hosting):
     def close(self, timeout: float = 5.0) -> None:
         """Delete all queues, end all workers and the thread. Bounded by ``timeout`` and the queues' ``delete_timeout``, seconds.
 
-        Units that have not ended are cancelled; a running one is interrupted, then killed.
+        Units that have not ended are cancelled; a running one is interrupted, then killed. An exception of a signal handler, as that of
+        Ctrl-C, has them killed at once. Where another thread closes it already, this waits for the end that one brings about, for
+        ``timeout`` at most. A signal handler that has interrupted a wait in this controller does not wait: its end comes when that goes on.
         """
         check_seconds("timeout", timeout)
-        if self.closed or self.forked:
+        if self.forked:
             return
         self.closed = True
+        turn, ended = (threading.get_ident(), next(self._turns)), False
+        try:
+            self._closers.append(turn)
+            if self._closers[0] is not turn and self.loop is not None and self.may_wait_for_end():
+                with contextlib.suppress(RuntimeError):  # the application has closed every descriptor
+                    self.loop.lead.wait(self.has_ended, timeout)
+            if self._closers[0] is turn:
+                self._end(timeout)
+                ended = True
+        finally:
+            if not ended and turn in self._closers:  # broken off, so that the next one ends what is left; or another one has done it
+                self._closers.remove(turn)
+
+    def may_wait_for_end(self) -> bool:
+        """Return whether it has not ended, and this thread may wait for that: it is not the one that brings it about."""
+        loop = self.loop
+        if loop is None or loop.lead.closed or not loop.may_be_waited_for():
+            return False
+        return not any(thread == threading.get_ident() for thread, _ in self._closers[:1])
+
+    def _end(self, timeout: float) -> None:
+        """End everything. May be done again, where an exception of a signal handler has broken it off."""
         self.claims.end_waits()
         loop = self.loop
         if loop is not None:

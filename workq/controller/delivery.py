@@ -37,17 +37,19 @@ class Delivery:
         self._thread: threading.Thread | None = None
         self._dropped = 0
         self._delivered = 0
-        self._ended = threading.Event()  # closed: no thread is there any more, and none may begin
+        self._ended = False  # closed: no thread is there any more, and none may begin
+        self._over = threading.Lock()  # given back by the thread as it ends; not an Event, see `drain`
+        self._over.acquire()
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have a function of the application called."""
         self._jobs.put((function, arguments))
-        if self._thread is None and not self._ended.is_set():
+        if self._thread is None and not self._ended:
             self._start()
 
     def call_surely(self, function: Callable[..., object], *arguments: Any) -> None:
         """The same; here and now where the thread has ended."""
-        if not self._ended.is_set():
+        if not self._ended:
             self.call(function, *arguments)
             return
         try:
@@ -68,7 +70,7 @@ class Delivery:
         Gives up, and returns False, when nothing at all was delivered for ``timeout_s`` seconds: a handler hangs, or is that slow.
         """
         thread = self._thread
-        if threading.current_thread() is thread or self._ended.is_set():
+        if threading.current_thread() is thread or self._ended:
             return True
         if thread is None and self._jobs.empty():  # with jobs it has been started, and is about to say that it is there
             return True
@@ -92,13 +94,15 @@ class Delivery:
         if threading.current_thread() is thread:  # a callback closes the controller: the thread ends after what is left
             self._jobs.put((_stop, ()))
             return
+        if self._ended:
+            return
         if thread is None and self._jobs.empty():
-            self._ended.set()  # a second thread that has not begun yet finds that there is nothing to begin
+            self._ended = True  # a second thread that has not begun yet finds that there is nothing to begin
             return
         self._jobs.put((_stop, ()))
         if thread is None and not self._start():
             return
-        self._ended.wait(timeout_s)
+        self._over.acquire(timeout=timeout_s)  # one thread at a time closes, and none where it has ended
         if thread is not None:
             thread.join(timeout_s)
 
@@ -112,7 +116,7 @@ class Delivery:
     def _begin(self) -> None:
         """Be the thread, if no other is: an exception of a signal handler, or a second thread, can have two started."""
         with self._starting:
-            if self._thread is not None or self._ended.is_set():
+            if self._thread is not None or self._ended:
                 return
             self._thread = threading.current_thread()
         self._run()
@@ -122,7 +126,8 @@ class Delivery:
             function, arguments = self._jobs.get()
             if function is _stop:
                 self._thread = None
-                self._ended.set()
+                self._ended = True
+                self._over.release()
                 return
             try:
                 function(*arguments)

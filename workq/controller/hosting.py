@@ -169,11 +169,12 @@ class Hosting:
         queue.closed = True
         if self.forked:
             return
-        if queue.cleanups and (self.loop is None or self.closed or not queue.opened):
+        ended = self.loop is None or self.loop.lead.closed  # and not only being closed: units may run still, and that may be broken off
+        if queue.cleanups and (ended or not queue.opened):
             from workq.controller.departing import call_cleanups
 
             call_cleanups(self, queue)
-        if self.loop is not None and not self.closed:
+        if self.loop is not None and not ended:
             self.loop.command(self.loop.withdrawals.delete_queue, queue)
 
     def tell_unasked(self, queue: Queue, warn: Callable[[str], object]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from workq.controller.records import Call, Large, Options, Queue
 from workq.core.times import Times
-from workq.errors import ArgumentError, CategoryError, LaunchError, WorkqError
+from workq.errors import ArgumentError, CategoryError, LaunchError, QueueClosed, WorkqError
 from workq.outcome import PENDING
 from workq.transport import codec, segments, sharing
 from workq.transport.codec import NO_ARGUMENTS
@@ -101,11 +101,14 @@ class Intake:
                     self._controller.running().lead.try_pump()
         except (LaunchError, CategoryError):
             raise
+        except QueueClosed:  # the controller, by another thread, while the arguments were pickled
+            self._take_back(unit)
+            raise
         except BaseException:  # a signal handler's: the unit may be in the queue, and then it must not stay there
             self._tell(unit)
             raise
         if queue.closed and not queue.draining:  # while the arguments were pickled: what waits was dropped, and this one came afterwards
-            self._controller.close_queue(queue)
+            self._end_late(unit)
         return unit
 
     def _dispatch(self) -> None:
@@ -125,11 +128,25 @@ class Intake:
                 queue.opened = True  # afterwards: where an exception of a signal handler strikes, the next unit opens it
             except (OSError, ImportError, RuntimeError, CategoryError) as error:  # no descriptors, no threads; the category was deleted
                 queue.opened = False  # nothing is queued, and later it may go
-                queue.backlog(unit.call.options.priority).remove(unit)
+                self._take_back(unit)
                 if isinstance(error, WorkqError):
                     raise
                 raise LaunchError(f"workq cannot start: {error}") from error
         self._controller.running().look_at(queue)
+
+    def _end_late(self, unit: Unit[Any]) -> None:
+        """Have a unit end that came after its queue was deleted; refuse it where nobody may be there any more who ends it."""
+        if self._controller.closed and self._take_back(unit):
+            self._refuse()
+        self._controller.close_queue(self._queue)
+
+    def _take_back(self, unit: Unit[Any]) -> bool:
+        """Have a unit not be queued after all; return False where whoever closed the queue or its controller has dropped it."""
+        try:
+            self._queue.backlog(unit.call.options.priority).remove(unit)
+        except ValueError:
+            return False
+        return True
 
     def _refuse(self) -> None:
         self._controller.check_usable()

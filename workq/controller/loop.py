@@ -159,13 +159,17 @@ class Loop:
 
         Bounded, and not where the thread that asks has interrupted itself in the middle of what the controller waits for.
         """
-        lead, lock = self.lead.lock, self.dispatcher.lock
-        if self.thread is None or threading.current_thread() is self.thread or lead._is_owned() or lock._is_owned():  # type: ignore[attr-defined]
+        if self.thread is None or not self.may_be_waited_for():
             return
         heard = threading.Event()
         self._events.append(heard)
         self.ring()
         heard.wait(HEARD_S)
+
+    def may_be_waited_for(self) -> bool:
+        """Return whether this thread may wait for the controller's: it is another, and has nothing that one needs."""
+        lead, lock = self.lead.lock, self.dispatcher.lock
+        return threading.current_thread() is not self.thread and not (lead._is_owned() or lock._is_owned())  # type: ignore[attr-defined]
 
     def command(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have something done in the controller's thread, with the lead."""
@@ -435,24 +439,34 @@ class Loop:
 
     def close(self, timeout_s: float) -> None:
         """Delete all queues, end the workers, end the thread. Called by the application's thread; bounded."""
-        deadline = time.monotonic() + timeout_s
+        now = time.monotonic()
+        deadline = now + timeout_s
         with self._starting:  # a thread that was started and is not there yet finds that there is nothing to do
             self.closing = self.closing or self.thread is None
         if self.thread is None:
             self._end()
             return
-        for queue in self.controller.every_queue():
-            self.command(self.withdrawals.delete_queue, queue)
+        waits = self.may_be_waited_for()
+        close_by = now  # where an exception of a signal handler ends the wait
+        try:
+            self._delete_all(deadline)
+            close_by = deadline
+        finally:
+            self._close_by = close_by
+            self.closing = True
+            self.ring()
+        if waits:
+            self.thread.join(max(0.5, deadline + 1.0 - time.monotonic()))
+
+    def _delete_all(self, deadline: float) -> None:
+        """Have all queues deleted, and wait until nothing of them runs."""
         queues = self.controller.every_queue()
+        for queue in queues:
+            self.command(self.withdrawals.delete_queue, queue)
         try:
             self.lead.wait(lambda: not any(queue.busy() or queue.fit for queue in queues), max(0.0, deadline - time.monotonic()))
-        except RuntimeError:
-            pass  # called from a signal handler that interrupted a wait: no waiting here
-        self.closing = True
-        self._close_by = deadline
-        self.ring()
-        if threading.current_thread() is not self.thread:
-            self.thread.join(max(0.5, deadline + 1.0 - time.monotonic()))
+        except RuntimeError:  # in a signal handler that interrupted a wait; or the application has closed every descriptor
+            pass
 
     _close_by = 0.0
 
@@ -460,6 +474,8 @@ class Loop:
         """In the controller's thread, last of all: no process, descriptor or memory is left."""
         self.lead.take(must=True)
         try:
+            if self.lead.closed:  # no thread was started, and another one was here first
+                return
             for worker in self.dispatcher.workers:
                 worker.leaving = True
             with contextlib.suppress(OSError):  # the application has closed every descriptor: what they led to ends by itself

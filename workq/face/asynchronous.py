@@ -89,7 +89,7 @@ async def _follow(controller: Controller, ready: Callable[[], bool], loop: async
 
 async def _sleep_until(ready: Callable[[], bool], lead: Lead, visitor: Visitor) -> None:
     while not ready():
-        if lead.closed:
+        if lead.closed and not ready():  # asked again: that may be what was waited for
             raise QueueClosed("the controller was closed meanwhile")
         await visitor.sleep()
 

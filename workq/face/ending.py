@@ -128,7 +128,10 @@ class Ending(Seeing):
         self.controller.close_queue(row)
         if row.callbacks is not None:
             self.controller.wake_waiters()
-        return waits and not self.controller.forked and not self.controller.closed
+        controller = self.controller
+        if controller.closed:  # by another thread, which may be at it still
+            return waits and isinstance(controller, Controller) and not controller.forked and controller.may_wait_for_end()
+        return waits and not controller.forked
 
     def _is_over(self) -> bool:
         """Return whether nothing of the queue is left: no unit, no worker that has still to tear down; or nothing of its controller."""
