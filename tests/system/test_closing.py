@@ -86,6 +86,7 @@ class Struck(Exception):
     """What a signal handler raises."""
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what strikes while Python closes a generator it shows only
 @pytest.mark.parametrize("handler", ["raises", "closes"])
 def test_a_close_that_is_interrupted_anywhere_is_made_good_by_the_next(handler: str, tmp_path: Path) -> None:
     def strike() -> None:
@@ -127,6 +128,24 @@ def test_what_is_to_be_called_last_is_not_called_while_the_controller_is_being_c
         wq.close()
         other.join(DEADLINE_S)
     assert seen == [True]
+
+
+def test_who_waits_for_a_close_that_is_broken_off_goes_on_with_it(tmp_path: Path) -> None:
+    def strike() -> None:
+        other.start()
+        wait_until(lambda: len(controller._closers) == 2)
+        raise Struck
+
+    controller = Controller()
+    wq = WorkMgr(1, controller=controller, delete_timeout=0.5)
+    other = threading.Thread(target=controller.close, args=(3600.0,))
+    with Held(wq, tmp_path, deaf) as held:
+        with contextlib.suppress(Struck):
+            at_bytecode(1, ("controller/claims.py",), controller.close, strike)
+        other.join(DEADLINE_S)
+        assert not other.is_alive()
+        assert held.unit.cancelled()
+    assert threads_of(controller) == []
 
 
 def test_an_exception_in_the_middle_of_a_close_ends_what_runs_also_where_nobody_closes_again(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ if TYPE_CHECKING:  # what a program needs that queues units is loaded with the f
     from workq.seeing.locktable import LockTable
     from workq.seeing.statistics import Metrics, QueueStatistics, WorkerTable
 
+ENDED = (0, 0)  # the turn of no thread: whoever closed it has done so
+
 
 class Controller(Hosting):
     """Runs worker processes for any number of queues. Most programs never name it: ``WorkMgr`` uses a default one.
@@ -239,22 +241,33 @@ class Controller(Hosting):
         check_seconds("timeout", timeout)
         if self.forked:
             return
-        self.closed = True
+        deadline = time.monotonic() + timeout
         turn, ended = (threading.get_ident(), next(self._turns)), False
         try:
+            self.closed = True
             self._closers.append(turn)
             if self._closers[0] is not turn and self.loop is not None and self.may_wait_for_end():
                 with contextlib.suppress(RuntimeError):  # the application has closed every descriptor
-                    self.loop.lead.wait(self.has_ended, timeout)
+                    self.loop.lead.wait(lambda: self.has_ended() or self._closers[0] is turn, timeout)
             if self._closers[0] is turn:
-                self._end(timeout)
+                self._end(max(0.0, deadline - time.monotonic()))
                 ended = True
+                self._closers[0] = ENDED
         finally:
             if not ended and turn in self._closers:  # broken off, so that the next one ends what is left; or another one has done it
-                self._closers.remove(turn)
+                self._leave(turn)
+
+    def _leave(self, turn: tuple[int, int]) -> None:
+        """Leave it to others to close; where this thread was to, what runs ends by itself, and who waits looks whose turn it is."""
+        was_first = self._closers[0] is turn
+        self._closers.remove(turn)
+        if was_first and self.loop is not None:
+            self.loop.closing = True
+            self.loop.ring()
+            self.loop.lead.wake_all()
 
     def may_wait_for_end(self) -> bool:
-        """Return whether it has not ended, and this thread may wait for that: it is not the one that brings it about."""
+        """Return whether it has not ended, and this thread may wait for that: it is not the one that is bringing it about."""
         loop = self.loop
         if loop is None or loop.lead.closed or not loop.may_be_waited_for():
             return False

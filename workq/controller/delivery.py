@@ -102,8 +102,7 @@ class Delivery:
         self._jobs.put((_stop, ()))
         if thread is None and not self._start():
             return
-        self._over.acquire(timeout=timeout_s)  # one thread at a time closes, and none where it has ended
-        if thread is not None:
+        if self._over.acquire(timeout=timeout_s) and thread is not None:  # one thread at a time closes, and none where it has ended
             thread.join(timeout_s)
 
     def _start(self) -> bool:
@@ -125,8 +124,8 @@ class Delivery:
         while True:
             function, arguments = self._jobs.get()
             if function is _stop:
+                self._ended = True  # first, so that no second thread begins
                 self._thread = None
-                self._ended = True
                 self._over.release()
                 return
             try:

@@ -449,7 +449,7 @@ class Loop:
         waits = self.may_be_waited_for()
         close_by = now  # where an exception of a signal handler ends the wait
         try:
-            self._delete_all(deadline)
+            self._delete_all(deadline if waits else now)
             close_by = deadline
         finally:
             self._close_by = close_by
