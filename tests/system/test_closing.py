@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import pytest
 
 from tests.stepping import at_bytecode
 from tests.support import DEADLINE_S, application, wait_gone, wait_until
+from tests.system.blocks import in_a_block, in_an_async_block
 from tests.system.held import NEVER_JUDGED, Held, deaf, sleep
 from workq import Controller, QueueClosed, UnitCancelled, WorkMgr
 from workq.engines.local import LocalEngine
@@ -21,19 +21,6 @@ pytestmark = pytest.mark.slow
 
 STRIDE = 17  # bytecodes
 STRUCK_FILES = ("controller/controller.py", "controller/loop.py", "controller/delivery.py", "threading.py")
-
-
-def leave_a_block(wq: WorkMgr, closing: Callable[[], object]) -> None:
-    with wq:
-        closing()
-
-
-def leave_an_async_block(wq: WorkMgr, closing: Callable[[], object]) -> None:
-    async def main() -> None:
-        async with wq:
-            closing()
-
-    asyncio.run(main())
 
 
 def leave_the_block_of_the_controller(wq: WorkMgr, closing: Callable[[], object]) -> None:
@@ -61,7 +48,7 @@ def threads_of(controller: Controller) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "leave", [leave_a_block, leave_an_async_block, leave_the_block_of_the_controller, close, shut_down, shut_the_controller_down]
+    "leave", [in_a_block, in_an_async_block, leave_the_block_of_the_controller, close, shut_down, shut_the_controller_down]
 )
 def test_nothing_runs_any_more_when_a_close_returns_also_where_another_thread_closes_the_controller(
     leave: Callable[[WorkMgr, Callable[[], object]], None], tmp_path: Path
@@ -133,7 +120,7 @@ def test_what_is_to_be_called_last_is_not_called_while_the_controller_is_being_c
 def test_who_waits_for_a_close_that_is_broken_off_goes_on_with_it(tmp_path: Path) -> None:
     def strike() -> None:
         other.start()
-        wait_until(lambda: len(controller._closers) == 2)
+        wait_until(lambda: len(controller.closers) == 2)
         raise Struck
 
     controller = Controller()
@@ -153,7 +140,7 @@ def test_an_exception_in_the_middle_of_a_close_ends_what_runs_also_where_nobody_
         """
         import signal, sys, workq
         from pathlib import Path
-        from tests.system.held import NEVER_JUDGED, Held, deaf, sleep
+        from tests.system.held import Held, deaf
 
         if __name__ == "__main__":
             controller = workq.Controller()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -14,6 +13,7 @@ import pytest
 
 import workq
 from tests.support import DEADLINE_S, start_application, wait_until
+from tests.system.blocks import in_a_block, in_an_async_block
 from tests.system.held import NEVER_JUDGED, Held, deaf, sleep
 from workq import ArgumentError, Controller, QueueClosed, Retry, WorkMgr
 
@@ -171,19 +171,6 @@ def test_while_a_controller_is_drained_nothing_new_is_taken(tmp_path: Path) -> N
 
 
 # ---------------------------------------------------------------- a block that is left meanwhile, or afterwards
-
-
-def in_a_block(wq: WorkMgr, inside: Callable[[], object] = bool) -> None:
-    with wq:
-        inside()
-
-
-def in_an_async_block(wq: WorkMgr, inside: Callable[[], object] = bool) -> None:
-    async def main() -> None:
-        async with wq:
-            inside()
-
-    asyncio.run(main())
 
 
 both_blocks = pytest.mark.parametrize("block", [in_a_block, in_an_async_block])

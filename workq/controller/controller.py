@@ -120,7 +120,7 @@ class Controller(Hosting):
         self.start_method = environment.start_method(start_method)
         self._launcher_argv = launcher_argv
         self._opening = threading.RLock()
-        self._closers: list[tuple[int, int]] = []  # threads that close it, each with a number; the first one does, the others wait
+        self.closers: list[tuple[int, int]] = []  # threads that close it, each with a number; the first one does, the others wait
         self._turns = count(1)
         self.loop: Loop | None = None
         self.claims = ApplicationClaims(self)  # of locks
@@ -242,36 +242,28 @@ class Controller(Hosting):
         if self.forked:
             return
         deadline = time.monotonic() + timeout
-        turn, ended = (threading.get_ident(), next(self._turns)), False
+        turn = threading.get_ident(), next(self._turns)
         try:
             self.closed = True
-            self._closers.append(turn)
-            if self._closers[0] is not turn and self.loop is not None and self.may_wait_for_end():
+            self.closers.append(turn)
+            if self.closers[0] is not turn and self.loop is not None and self.may_wait_for_end():
                 with contextlib.suppress(RuntimeError):  # the application has closed every descriptor
-                    self.loop.lead.wait(lambda: self.has_ended() or self._closers[0] is turn, timeout)
-            if self._closers[0] is turn:
+                    self.loop.lead.wait(lambda: self.has_ended() or self.closers[0] is turn, timeout)
+            if self.closers[0] is turn:
                 self._end(max(0.0, deadline - time.monotonic()))
-                ended = True
-                self._closers[0] = ENDED
+                self.closers[0] = ENDED
         finally:
-            if not ended and turn in self._closers:  # broken off, so that the next one ends what is left; or another one has done it
+            if turn in self.closers:  # broken off, so that the next one ends what is left; or another one has done it
                 self._leave(turn)
 
     def _leave(self, turn: tuple[int, int]) -> None:
         """Leave it to others to close; where this thread was to, what runs ends by itself, and who waits looks whose turn it is."""
-        was_first = self._closers[0] is turn
-        self._closers.remove(turn)
+        was_first = self.closers[0] is turn
+        self.closers.remove(turn)
         if was_first and self.loop is not None:
             self.loop.closing = True
             self.loop.ring()
             self.loop.lead.wake_all()
-
-    def may_wait_for_end(self) -> bool:
-        """Return whether it has not ended, and this thread may wait for that: it is not the one that is bringing it about."""
-        loop = self.loop
-        if loop is None or loop.lead.closed or not loop.may_be_waited_for():
-            return False
-        return not any(thread == threading.get_ident() for thread, _ in self._closers[:1])
 
     def _end(self, timeout: float) -> None:
         """End everything. May be done again, where an exception of a signal handler has broken it off."""

@@ -39,6 +39,7 @@ class Hosting:
         loop: Loop | None
         forked: bool
         closed: bool
+        closers: list[tuple[int, int]]
         queues: weakref.WeakValueDictionary[QueueId, Queue]
         made: weakref.WeakValueDictionary[QueueId, Queue]
         tallies: Tallies
@@ -176,6 +177,13 @@ class Hosting:
             call_cleanups(self, queue)
         if self.loop is not None and not ended:
             self.loop.command(self.loop.withdrawals.delete_queue, queue)
+
+    def may_wait_for_end(self) -> bool:
+        """Return whether it has not ended, and this thread may wait for that: it is not the one that is bringing it about."""
+        loop = self.loop
+        if loop is None or loop.lead.closed or not loop.may_be_waited_for():
+            return False
+        return not any(thread == threading.get_ident() for thread, _ in self.closers[:1])
 
     def tell_unasked(self, queue: Queue, warn: Callable[[str], object]) -> None:
         """Say of a queue that ends how many of its units have failed unnoticed, and show the first."""
